@@ -1,5 +1,4 @@
 #include <cstdint>
-
 #include <xxhash.h>
 
 #include <postern/base/hash.h>

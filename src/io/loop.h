@@ -49,12 +49,12 @@ struct BufferId {
 
 struct Completion {
   Token token;
-  std::int32_t result = 0;       // ≥ 0: bytes, descriptor or 0, as the operation says; < 0: -errno
-  bool more = false;             // a multishot operation goes on
-  bool more_in_socket = false;   // recv: the socket held more than was taken
-  BufferId buffer;               // recv: lent, also when result < 0 should the kernel have taken one
-  MutableBytes bytes;            // recv, datagrams: what was received, inside `buffer`
-  const Address* peer = nullptr; // accept, receive_datagram: valid during the call
+  std::int32_t result = 0;        // ≥ 0: bytes, descriptor or 0, as the operation says; < 0: -errno
+  bool more = false;              // a multishot operation goes on
+  bool more_in_socket = false;    // recv: the socket held more than was taken
+  BufferId buffer{};              // recv, datagrams: lent to you when held(), whatever the result: release() it
+  MutableBytes bytes{};           // what was received: inside `buffer`, or (recv_into) the filled part of the target
+  const Address* peer = nullptr;  // accept, recv_datagram: valid during the call
 };
 
 class Sink {
@@ -90,7 +90,7 @@ struct FileRequest {
     space,           // path → free and total bytes of its file system in *space_out
   };
   struct Space {
-    std::uint64_t free_bytes = 0;   // for an unprivileged writer
+    std::uint64_t free_bytes = 0;  // for an unprivileged writer
     std::uint64_t total_bytes = 0;
   };
   Kind kind = Kind::close;
@@ -153,8 +153,9 @@ class Loop {
   virtual void close(Descriptor descriptor) = 0;
 
   // --- sockets: operations -----------------------------------------------------------------------------------------
-  // Multishot: one completion per connection, result = descriptor, peer set. At -EMFILE/-ENFILE/-ENOBUFS it has ended
-  // (more == false); start it again when a descriptor was closed. accept_and_refuse() serves the meantime.
+  // Multishot: one completion per connection, result = descriptor (close-on-exec, TCP_NODELAY as the listener has it),
+  // peer set. It may end at any time, also with a good result: start it again whenever more == false, except that at
+  // -EMFILE/-ENFILE/-ENOBUFS you wait until a descriptor was closed. accept_and_refuse() serves the meantime.
   virtual void accept(Descriptor listener, Token token) = 0;
   // At descriptor exhaustion: uses a reserve descriptor to accept one waiting connection, sends `farewell` as far as
   // it goes without waiting, closes it. True when there was one. Immediate.
@@ -184,17 +185,20 @@ class Loop {
   struct LogFile {
     Descriptor descriptor = -1;
     bool direct = false;
+    bool synced = true;  // as open_log() was told
   };
   static constexpr std::size_t log_alignment = 4096;  // of memory, offset and length
   // Immediate (the file exists already; preparing it is slow file operations). `synced` false: durability "page_cache".
   [[nodiscard]] virtual StatusOr<LogFile> open_log(const char* path, bool synced) = 0;
-  // Durable when it completes with result == data.size() (unless opened with synced == false). Any error is final: do not retry.
+  // Durable when it completes with result == data.size() (unless opened with synced == false). Any error is final: do
+  // not retry.
   virtual void durable_write(const LogFile& file, Bytes data, std::uint64_t offset, Token token) = 0;
   // Reads from a log; target, offset and length aligned to log_alignment.
   virtual void log_read(const LogFile& file, MutableBytes target, std::uint64_t offset, Token token) = 0;
   virtual void file(const FileRequest& request, Token token) = 0;
 
   // --- the rest ----------------------------------------------------------------------------------------------------
+  // result 0 when it ran; -EAGAIN: as many wait already as the backend queues; -ECANCELED: cancelled before it began.
   virtual void run_task(Task& task, Token token) = 0;
   // Asks all pending operations with this token to end; each still completes (mostly -ECANCELED). Succeeds silently
   // when there is none.
@@ -208,7 +212,8 @@ class Loop {
   virtual void random(MutableBytes target) = 0;
 
   // One turn: submits what was started, waits for completions until `deadline` at the latest (Instant::min(): does not
-  // wait), hands out a bounded number of them. Returns how many were handed out; 0 after a deadline or a wake().
+  // wait), hands out a bounded number of them. Returns how many were handed out; 0 after a deadline or a wake(), and at
+  // times for the loop's own reasons: look at the clock, not at the count.
   virtual std::size_t run_once(Sink& sink, Instant deadline) = 0;
   // System calls made so far by this loop: for benchmarks and metrics.
   [[nodiscard]] virtual std::uint64_t system_calls() const = 0;

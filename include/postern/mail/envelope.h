@@ -45,7 +45,16 @@ struct RecipientView {
 };
 
 // How the message came in: for Received, events and DSNs.
-enum class Protocol : std::uint8_t { smtp, esmtp, esmtps, esmtpa, esmtpsa, lmtp, lmtps, local };  // RFC 3848, RFC 6531 adds UTF8
+enum class Protocol : std::uint8_t {
+  smtp,
+  esmtp,
+  esmtps,
+  esmtpa,
+  esmtpsa,
+  lmtp,
+  lmtps,
+  local
+};  // RFC 3848, RFC 6531 adds UTF8
 
 struct EnvelopeHead {
   WallTime received_at{};
@@ -55,10 +64,10 @@ struct EnvelopeHead {
   bool require_tls = false;
   DsnReturn dsn_return = DsnReturn::unspecified;
   Protocol protocol = Protocol::smtp;
-  std::int8_t priority = 0;     // MT-PRIORITY −9…9
-  std::uint32_t tenant = 0;     // 0: none
-  WallTime hold_until{};        // epoch: no hold
-  WallTime deliver_by{};        // epoch: none
+  std::int8_t priority = 0;  // MT-PRIORITY −9…9
+  std::uint32_t tenant = 0;  // 0: none
+  WallTime hold_until{};     // epoch: no hold
+  WallTime deliver_by{};     // epoch: none
 };
 
 class Envelope {
@@ -71,7 +80,7 @@ class Envelope {
   void clear();  // keeps the capacity
 
   void set_reverse_path(std::string_view text, std::uint16_t domain_offset);
-  void set_dsn_envelope_id(std::string_view xtext);  // ENVID, still xtext
+  void set_dsn_envelope_id(std::string_view xtext);                       // ENVID, still xtext
   void set_client(std::string_view helo_name, std::string_view address);  // as said / as seen, "[192.0.2.1]:25" form
   void add_recipient(const RecipientView& recipient);
 
@@ -85,7 +94,9 @@ class Envelope {
 
   // The durable form (opaque to the spool). Appends to `out`.
   void encode(std::string& out) const;
-  // Reads what encode() wrote; bytes from the disk are not trusted. kDataLoss names what is wrong.
+  // Replaces all with what encode() wrote; bytes from the disk are not trusted. kDataLoss names what is wrong and
+  // leaves an empty envelope. A field of a later version is skipped or refused as its tag says (envelope.cc has the
+  // format); memory taken is bounded by bytes.size() for texts plus 24 bytes per recipient.
   [[nodiscard]] Status decode(Bytes bytes);
 
  private:
@@ -100,7 +111,11 @@ class Envelope {
     Notify notify;
   };
   [[nodiscard]] Piece store(std::string_view text);
-  [[nodiscard]] std::string_view view(Piece piece) const { return std::string_view(arena_).substr(piece.offset, piece.size); }
+  [[nodiscard]] Status decode_fields(Bytes bytes);
+  [[nodiscard]] Status decode_recipient(std::string_view value);
+  [[nodiscard]] std::string_view view(Piece piece) const {
+    return std::string_view(arena_).substr(piece.offset, piece.size);
+  }
 
   std::string arena_;
   Piece reverse_path_, envid_, helo_, address_;

@@ -1,0 +1,104 @@
+// The owner's side of the connection limits, without I/O: which of this shard's ready work may start now, what to ask
+// of the sites' homes, and what to give back. SlotBroker is its counterpart and says how the two kinds of paths differ.
+//
+// A slot is held as long as a delivery or an open connection uses it: without work its connection idles for the pool's
+// idle time and then closes, and the slot goes home. The driver feeds it from OwnerQueue::take_notice(), from mailboxes
+// and from its deliveries.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <optional>
+#include <set>
+#include <utility>
+#include <variant>
+
+#include <absl/container/flat_hash_map.h>
+
+#include <postern/base/random.h>
+#include <postern/base/time.h>
+#include <postern/queue/fifo.h>
+#include <postern/queue/messages.h>
+#include <postern/queue/path_backoff.h>
+
+namespace postern::queue {
+
+class OwnerSlots {
+ public:
+  // A delivery may start. The driver pulls from its OwnerQueue and calls on_started(); then, at once or later, either
+  // on_connecting() when the delivery takes its connection and on_delivery_done() when it has ended, or
+  // on_start_void() when there was nothing to deliver after all or it could not be begun.
+  struct Start {
+    SiteId site{};
+  };
+  // Close this many idle connections to `site`, before the SlotReturn that follows leaves (the limit counts open
+  // connections, so QUIT is not waited for). on_idle_closed() is not called for them: they count as closed.
+  struct CloseIdle {
+    SiteId site{};
+    std::uint32_t connections = 0;
+  };
+  // Notice, SlotRequest and SlotReturn go to home_of(site).
+  using Output = std::variant<Start, CloseIdle, Notice, SlotRequest, SlotReturn>;
+
+  explicit OwnerSlots(ShardIndex self) : self_(self) {}
+
+  // There is ready work for `site` (OwnerQueue::take_notice()).
+  void on_ready(SiteId site, Instant now);
+
+  // --- from the home
+  void on_slot_grant(const SlotGrant& grant, Instant now);
+  void on_slot_recall(const SlotRecall& recall, Instant now);
+  // A PullReply leaves, with this `more`: to be called at that moment with the value that it carries, or the two sides
+  // would differ on whether the home knows of work.
+  void on_pulled(SiteId site, bool more, Instant now);
+  // After OwnerQueue::defer_site() because of a SiteDown. `more`: OwnerQueue::has_ready(site).
+  void on_site_down(SiteId site, bool more, Instant now);
+
+  // --- from this shard's own deliveries
+  // The pull for a Start has been made. `more`: OwnerQueue::has_ready(site).
+  void on_started(SiteId site, bool more, Instant now);
+  // The delivery takes its connection: an idle one of this shard to the site if there is any, else it opens a new one.
+  void on_connecting(SiteId site, Instant now);
+  void on_start_void(SiteId site, Instant now);
+  // `connection_kept`: the connection is idle now; else it is closed, or none was had.
+  void on_delivery_done(SiteId site, bool connection_kept, Instant now);
+  void on_idle_closed(SiteId site, Instant now);
+  // As in SlotBroker, for leased paths; before on_delivery_done(). The driver also defers what is ready (defer_site()).
+  void on_path_failed(SiteId site, Instant now, Random& random);
+  void on_path_succeeded(SiteId site, Instant now);
+
+  // --- outputs, in order; at most 4 by one input and path
+  [[nodiscard]] std::optional<Output> take_output();
+  [[nodiscard]] Instant next_deadline() const;  // ends of holds; `never` when there is none
+  void on_deadline(Instant now);
+
+  [[nodiscard]] std::uint32_t slots_held(SiteId site) const;
+  [[nodiscard]] std::size_t path_count() const { return paths_.size(); }
+
+ private:
+  struct Path {
+    std::uint32_t granted = 0;
+    std::uint32_t starting = 0;  // Starts that have not taken a connection yet
+    std::uint32_t busy = 0;      // deliveries that have
+    std::uint32_t idle = 0;      // idle open connections
+    std::uint32_t recalled = 0;  // ≤ granted
+    bool ready = false;          // there is ready work, as far as was said
+    bool told_idle = false;      // SlotRecall::idle holds
+    bool asked = false;          // the home has been told and has not answered
+    PathBackoff backoff{};
+    Instant timer = never;  // its entry in timers_
+  };
+
+  // Connections that are open or may be opened for what has been started: at most `granted`.
+  [[nodiscard]] static std::uint32_t in_use(const Path& path) { return path.busy + std::max(path.starting, path.idle); }
+  // Starts what can start, asks for what is missing, returns what is not used; then drops an empty record.
+  void settle(SiteId site, Path& path, Instant now);
+  void set_timer(SiteId site, Path& path, Instant at);
+
+  ShardIndex self_;
+  absl::flat_hash_map<SiteId, Path> paths_;
+  std::set<std::pair<Instant, SiteId>> timers_;  // at most one per path that failed lately
+  Fifo<Output> outputs_;
+};
+
+}  // namespace postern::queue

@@ -1,0 +1,88 @@
+// The operator's routes: which way a recipient's mail travels, never whether it may. First match wins; none: mx.
+//
+// Immutable once built, part of a configuration snapshot, shared by all shards.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include <postern/base/hash.h>
+#include <postern/base/ip.h>
+#include <postern/base/status.h>
+#include <postern/mail/envelope.h>
+
+namespace postern::route {
+
+struct Match {
+  enum class Kind : std::uint8_t {
+    domain,      // example.net
+    subdomains,  // .example.net: what lies below it, not itself
+    mailbox,     // user@example.net: local part as it stands (case matters, but for postmaster), quoted or not
+    any,         // *
+  };
+  Kind kind = Kind::any;
+  std::string domain{};      // normalised; empty for `any`
+  std::string local_part{};  // `mailbox`: unquoted
+};
+
+struct Via {
+  enum class Kind : std::uint8_t {
+    mx,
+    smtp,  // a smart host
+    maildir,
+    discard,  // taken, then thrown away
+    reject,   // refused at RCPT with `text`
+  };
+  static constexpr std::uint16_t smtp_port_default = 25;
+
+  Kind kind = Kind::mx;
+  std::uint16_t port = 0;              // smtp
+  std::string host{};                  // smtp: normalised name; empty when `address` is given
+  std::optional<IpAddress> address{};  // smtp:[ADDRESS]
+  std::string text{};                  // maildir: path template; reject: what to say, without codes
+
+  [[nodiscard]] std::string to_text() const;  // as it would be written in the configuration
+};
+
+// kInvalidArgument says what is wrong and what would be right, for "FILE:LINE: route.match: …".
+[[nodiscard]] StatusOr<Match> parse_match(std::string_view text);
+// mx | smtp:HOST[:PORT] | smtp:[ADDRESS][:PORT] | maildir:PATH | discard | reject:TEXT. TEXT is printable ASCII of at
+// most 400 bytes, so that the reply line stays within 512. PATH may hold {local} and {domain}, and nothing else in
+// braces.
+[[nodiscard]] StatusOr<Via> parse_via(std::string_view text);
+
+struct RouteRule {
+  Match match;
+  Via via;
+};
+
+class RouteTable {
+ public:
+  // `local_domain` (the hostname) stands in for the domain of a bare <postmaster> [RFC 5321 §4.5.1].
+  RouteTable(std::vector<RouteRule> rules, std::string_view local_domain);
+
+  // The first rule that matches, or mx. `local_part`: of unquote_local_part(); `normalised_domain`: of
+  // normalise_domain(). At most two hash look-ups and one per label of the domain, and only in tables that hold rules.
+  // Valid as long as the table.
+  [[nodiscard]] const Via& find(std::string_view local_part, std::string_view normalised_domain) const;
+  // The same from a path. A domain that cannot be normalised matches "*" only.
+  [[nodiscard]] const Via& find(const mail::PathView& forward_path) const;
+
+  [[nodiscard]] const std::vector<RouteRule>& rules() const { return rules_; }
+  [[nodiscard]] std::string_view local_domain() const { return local_domain_; }
+
+ private:
+  std::vector<RouteRule> rules_;
+  std::string local_domain_;
+  Via default_;                        // mx
+  TextMap<std::uint32_t> domains_;     // → the first rule's index
+  TextMap<std::uint32_t> subdomains_;  // keyed without the leading dot
+  TextMap<std::uint32_t> mailboxes_;   // keyed local_part@domain
+  std::uint32_t any_;                  // index of the first "*", or none
+};
+
+}  // namespace postern::route

@@ -1,0 +1,283 @@
+// The client side of one SMTP session, without I/O [RFC 5321 §3, §4].
+//
+// It carries no content: it says when and how the driver must send it. It chooses no host, retries nothing, and keeps
+// no connection. egress drives it: one session per connection, one delivery after the other. The driver's turn, after
+// the start and after every on_*() and begin():
+//
+//   1. Hand output() to the connection, then on_output_taken().
+//   2. has_result()? take_result().
+//   3. switch (want()).
+//
+// "Hand to the connection" means queued in order for sending, not acknowledged or even sent: a peer cannot answer what
+// was not yet queued, so a reply to a command or content not reported as handed over is a protocol error.
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include <postern/base/bytes.h>
+#include <postern/base/time.h>
+#include <postern/mail/content.h>
+#include <postern/mail/envelope.h>
+#include <postern/mail/outcome.h>
+#include <postern/mail/reply.h>
+#include <postern/smtp/reply_parser.h>
+
+namespace postern::smtp {
+
+// RFC 5321 §4.5.3.2. Each counts from the moment when the peer has its turn; bytes of an unfinished reply extend
+// nothing.
+struct ClientTimeouts {
+  Duration greeting = std::chrono::minutes(5);
+  Duration ehlo = std::chrono::minutes(5);
+  Duration mail = std::chrono::minutes(5);  // RSET too
+  Duration rcpt = std::chrono::minutes(5);
+  Duration data = std::chrono::minutes(2);
+  Duration data_block = std::chrono::minutes(3);
+  Duration end_of_data = std::chrono::minutes(10);
+  Duration quit = std::chrono::seconds(5);  // nothing hangs on the reply
+};
+
+// What to do with 8-bit content when the peer lacks 8BITMIME [RFC 6152 §3].
+enum class WithoutEightBitMime : std::uint8_t {
+  send_as_is,  // without BODY=: practically every server takes it, and signatures stay whole
+  fail,        // 5.6.3, as the RFC asks of those who do not convert
+};
+
+struct ClientOptions {
+  std::string ehlo_name = {};  // a domain or an address literal
+  bool use_pipelining = true;
+  bool use_chunking = true;
+  WithoutEightBitMime without_eight_bit_mime = WithoutEightBitMime::send_as_is;
+  // BDAT content up to this size follows its commands at once; larger content waits for an accepted recipient, so that
+  // a refusal does not cost its transfer.
+  std::uint64_t pipelined_content_bytes_max = std::uint64_t{256} * 1024;
+  ClientTimeouts timeouts = {};
+};
+
+// What the peer's EHLO reply offered; all absent after HELO.
+struct PeerExtensions {
+  bool esmtp = false;
+  bool pipelining = false;
+  bool chunking = false;
+  bool eight_bit_mime = false;
+  bool binary_mime = false;
+  bool smtp_utf8 = false;
+  bool enhanced_status_codes = false;
+  bool dsn = false;
+  bool starttls = false;
+  bool require_tls = false;
+  bool size = false;
+  std::uint64_t size_max = 0;    // 0: no limit known
+  std::uint64_t mail_max = 0;    // LIMITS MAILMAX=, transactions per session; 0: not given [RFC 9422]
+  std::uint64_t rcpt_max = 0;    // LIMITS RCPTMAX=, recipients per transaction
+  std::uint64_t domain_max = 0;  // LIMITS RCPTDOMAINMAX=, domains per transaction; kept by who groups recipients
+};
+
+// One delivery: recipients of one message for this peer. The session copies what it needs; nothing need outlive
+// begin().
+struct DeliveryRequest {
+  std::string_view reverse_path = {};                    // without angle brackets; "" is the null reverse-path
+  std::span<const std::string_view> forward_paths = {};  // without angle brackets, at least one
+  mail::BodyType body = mail::BodyType::seven_bit;       // as the sender declared
+  bool smtp_utf8 = false;                                // the sender gave SMTPUTF8
+  mail::ContentFacts content = {};                       // of the content as it is kept
+  std::uint64_t added_bytes = 0;  // of the fields we put in front: CRLF lines, ASCII, none begins with a dot
+};
+
+// How the content goes out: the added fields, then the content (stuffed if `stuff`), then `trailer`.
+struct ContentPlan {
+  enum class Transfer : std::uint8_t { data, bdat };
+  Transfer transfer = Transfer::data;
+  bool stuff = false;                 // run the content through ContentConverter::Kind::stuff
+  std::uint64_t announced_bytes = 0;  // bdat: exactly so many bytes must follow, the added fields included; data: 0
+  std::string_view trailer;  // data: ".\r\n", or "\r\n.\r\n" when the last line lacks its CRLF; bdat: "". A literal
+};
+
+// The connection's fate, told with each result and by connection().
+enum class ConnectionVerdict : std::uint8_t {
+  reusable,  // may take another delivery
+  closing,   // by us, by 421, or by MAILMAX; want() says when to close
+  lost,      // reset, closed, silent, or not speaking SMTP
+};
+
+struct DeliveryResult {
+  enum class Disposition : std::uint8_t {
+    settled,  // each recipient's result is this attempt's outcome
+    // A connection used before turned out to be dead or unwilling before it took anything of this delivery: no attempt
+    // at all. Deliver over a new connection. The recipients' results say deferred, for a driver that cannot.
+    retry_on_fresh_connection,
+    // This host lacks SMTPUTF8, BINARYMIME or 8BITMIME, which the message needs: another host of the site may have it.
+    // When none has, the recipients' results (failed, 5.6.7 or 5.6.3) stand.
+    host_lacks_extension,
+  };
+  Disposition disposition = Disposition::settled;
+  ConnectionVerdict connection = ConnectionVerdict::reusable;
+  // All of the content went out and the reply never came: deferred, and perhaps delivered twice by the next attempt.
+  bool reply_unknown = false;
+  // One per forward path, in order of the request. Replies with code 0 are ours (status and text say what happened).
+  // Valid until the next begin(); may be moved from.
+  std::span<mail::RecipientResult> recipients;
+};
+
+class ClientSession {
+ public:
+  // Commands awaiting their replies at most: so many replies of 512 bytes [RFC 5321 §4.5.3.1.5] are 32 KiB, which any
+  // receive window holds, so a peer that does not read before it has written never waits for us [RFC 2920 §3.1].
+  static constexpr std::size_t replies_outstanding_max = 64;
+  enum class Want : std::uint8_t {
+    bytes,     // on_bytes(), when the peer answers
+    delivery,  // idle: begin(), or quit(). Keep reading: what a peer sends now ends the connection
+    content,   // send what content_plan() says, then on_content_sent(); replies may come meanwhile: on_bytes() as ever
+    close,     // send what output() holds, then close; nothing more will be wanted
+  };
+
+  // The connection stands and the greeting is awaited. `options` must outlive the session.
+  ClientSession(const ClientOptions& options, Instant now) : options_(&options) { reset(now); }
+  ClientSession(ClientSession&&) = default;
+  ClientSession& operator=(ClientSession&&) = default;
+  // A new connection with the buffers of the old session: pools recycle sessions. A result not taken is lost.
+  void reset(Instant now);
+
+  [[nodiscard]] Want want() const;
+
+  // Bytes to hand to the connection, before any content. Valid until the next non-const call.
+  [[nodiscard]] Bytes output() const;
+  void on_output_taken(std::size_t bytes);
+
+  // Reads the peer's bytes, always all of them; they may end anywhere and are not kept.
+  void on_bytes(Bytes bytes, Instant now);
+  // Reset, end of file, or a failed send. Bytes received before go to on_bytes() first.
+  void on_connection_lost(Instant now);
+
+  // No deadline runs in want() delivery (idle time is the pool's affair) and close.
+  [[nodiscard]] Instant next_deadline() const { return deadline_; }
+  void on_deadline(Instant now);
+
+  // Starts one delivery; only when want() is delivery. A request that cannot be sent to this peer has its result at
+  // once. Recipients beyond RCPTMAX are deferred unsent (4.5.3): see recipients_max().
+  void begin(const DeliveryRequest& request, Instant now);
+
+  // From begin() until its result. Decided by form and offer:
+  //   dot_stuffed, a line starts with a dot  → DATA as it is
+  //   dot_stuffed, none does                 → both forms are equal: BDAT when offered, else DATA
+  //   plain, binary                          → BDAT when offered, else DATA, stuffed when a line starts with a dot
+  [[nodiscard]] const ContentPlan& content_plan() const { return plan_; }
+  // Some content was handed to the connection: the next block has its time [RFC 5321 §4.5.3.2.5].
+  void on_content_progress(Instant now);
+  // All of the content and the trailer were handed to the connection. Only while want() is content.
+  void on_content_sent(Instant now);
+
+  [[nodiscard]] bool has_result() const { return has_result_; }
+  // Once per begin(): exactly one result for each forward path.
+  [[nodiscard]] DeliveryResult take_result();
+
+  // Ends an idle session: QUIT, a short wait for 221, close. No effect on one that is closing already.
+  void quit(Instant now);
+
+  [[nodiscard]] ConnectionVerdict connection() const { return connection_; }
+  // The peer greeted us and answered EHLO or HELO.
+  [[nodiscard]] bool greeted() const { return greeted_; }
+  // When want() became close before greeted(): why, in the peer's words or, with code 0, in ours. The next host is due;
+  // a 5xx here (554, 521, 556) is the host's refusal, not the message's [RFC 5321 §3.1, RFC 7504].
+  // Later: what ended the session, code 0 and no text when nothing went wrong.
+  [[nodiscard]] const mail::Reply& failure() const { return failure_; }
+  [[nodiscard]] const PeerExtensions& extensions() const { return extensions_; }
+  // Recipients that one delivery may have on this connection.
+  [[nodiscard]] std::size_t recipients_max() const;
+  // Deliveries begun on this connection that got as far as a command.
+  [[nodiscard]] std::uint64_t transactions() const { return transactions_; }
+
+ private:
+  enum class State : std::uint8_t { greeting, ehlo, helo, idle, transaction, quitting, closed };
+  // What a transaction's next reply answers.
+  enum class Step : std::uint8_t { rset, mail, rcpt, data, bdat, end_of_data };
+  enum class Content : std::uint8_t { not_yet, wanted, sent };
+  enum class RecipientState : std::uint8_t { pending, accepted, settled };
+
+  // Everything of one delivery but its buffers, which are recycled below. Commands are numbered: RSET where due, MAIL,
+  // one RCPT for each of rcpt_of_, DATA or BDAT.
+  struct Transaction {
+    std::size_t mail = 0;           // the number of MAIL
+    std::size_t released = 0;       // commands put into the output
+    std::size_t answered = 0;       // their replies read
+    std::size_t accepted = 0;       // recipients
+    std::uint64_t output_base = 0;  // where in the output stream commands_ begins
+    bool reused = false;            // not the connection's first
+    bool mail_accepted = false;
+    bool mail_refused = false;
+    bool end_of_data_due = false;  // 354 came: the next reply is that to the end of data
+    bool discarding = false;       // 354 came with no recipient accepted: nothing but the final dot is sent
+    bool peer_is_clean = false;    // the peer has ended the transaction, for better or worse: no RSET is due
+    Content content = Content::not_yet;
+  };
+
+  // Dialogue.
+  void on_reply(Instant now);
+  void on_transaction_reply(Instant now);
+  void on_mail_reply();
+  void on_rcpt_reply(std::size_t recipient);
+  void on_data_reply();
+  void on_final_reply();
+  void on_early_reply();
+  [[nodiscard]] bool was_asked() const;
+  [[nodiscard]] Step step() const;
+  [[nodiscard]] std::size_t transfer() const {
+    return transaction_.mail + 1 + rcpt_of_.size();
+  }  // DATA's or BDAT's number
+  void read_extensions();
+
+  // Output.
+  void write(std::string_view text);
+  void release_commands();
+  [[nodiscard]] bool may_release_transfer() const;
+  void arm(Instant now);
+
+  // A delivery's begin and end.
+  void open_recipients(const DeliveryRequest& request);
+  void refuse_unsendable(const DeliveryRequest& request);
+  void plan_content(const DeliveryRequest& request);
+  void write_commands(const DeliveryRequest& request);
+  void settle(std::size_t recipient, mail::Outcome outcome, const mail::Reply& reply);
+  void settle_open(mail::Outcome outcome, const mail::Reply& reply);
+  void finish_transaction(Instant now);
+
+  // The connection's end; open recipients are deferred with the reply.
+  void end(ConnectionVerdict verdict, const mail::Reply& reply, bool timed_out = false);
+  void end_silent(bool timed_out);  // code 0, 4.4.2, "timed out waiting for the reply to MAIL"
+  void end_as_protocol_error(std::string_view text);
+  [[nodiscard]] std::string_view awaited() const;
+
+  const ClientOptions* options_;
+  ReplyParser parser_;
+  State state_ = State::greeting;
+  ConnectionVerdict connection_ = ConnectionVerdict::reusable;
+  bool greeted_ = false;
+  bool reset_due_ = false;  // the peer holds a transaction that came to nothing: RSET goes before the next MAIL
+  bool has_result_ = false;
+  PeerExtensions extensions_;
+  mail::Reply failure_;
+  Instant deadline_ = never;
+  std::uint64_t transactions_ = 0;
+
+  std::string output_;
+  std::size_t output_taken_ = 0;       // of output_
+  std::uint64_t output_position_ = 0;  // bytes ever taken
+
+  Transaction transaction_;
+  ContentPlan plan_;
+  DeliveryResult result_;
+  std::size_t recipients_open_ = 0;        // not settled
+  std::string commands_;                   // of the delivery, all of them
+  std::vector<std::size_t> command_ends_;  // in commands_
+  std::vector<std::uint32_t> rcpt_of_;     // the n-th RCPT's index in the request
+  std::vector<RecipientState> recipient_states_;
+  std::vector<mail::RecipientResult> results_;  // never shrinks, so that the replies' texts keep their capacity
+};
+
+}  // namespace postern::smtp

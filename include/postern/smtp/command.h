@@ -1,0 +1,115 @@
+// Reading of command lines [RFC 5321 §4.1.1, RFC 3030 §2, RFC 1870, RFC 6152, RFC 6531].
+//
+// Grammar only: whether a command is in order, offered or permitted is the session's to say. Everything is a view into
+// the line. Driven by smtp/server_session.cc.
+#pragma once
+
+#include <cstdint>
+#include <string_view>
+
+#include <postern/mail/envelope.h>
+#include <postern/smtp/path.h>
+
+namespace postern::smtp {
+
+enum class Verb : std::uint8_t {
+  helo,
+  ehlo,
+  mail,
+  rcpt,
+  data,
+  bdat,
+  rset,
+  noop,
+  vrfy,
+  help,
+  quit,
+  expn,
+  starttls,
+  auth,
+  turn,
+  etrn,
+  send,
+  soml,
+  saml,  // known, not implemented
+  unknown,
+};
+
+struct Command {
+  Verb verb = Verb::unknown;
+  std::string_view arguments;  // behind the verb, without white space at either end
+};
+
+// `line` without its CRLF. The verb ends at the first space or tab and is read without regard to case.
+[[nodiscard]] Command parse_command(std::string_view line);
+
+// Commands that can only be the last of a pipelined group [RFC 2920 §3.1, RFC 3207 §4, RFC 4954 §4]: input behind one
+// of them, before its reply was sent, is no honest client's. HELO stands with EHLO.
+[[nodiscard]] constexpr bool ends_pipelining_group(Verb verb) {
+  switch (verb) {
+    case Verb::helo:
+    case Verb::ehlo:
+    case Verb::data:
+    case Verb::noop:
+    case Verb::vrfy:
+    case Verb::quit:
+    case Verb::expn:
+    case Verb::starttls:
+    case Verb::auth:
+    case Verb::turn:
+    case Verb::etrn:
+      return true;
+    default:
+      return false;
+  }
+}
+
+enum class ArgumentError : std::uint8_t {
+  none,
+  syntax,             // not the command's form, or a parameter's value is wrong: 501 5.5.4
+  path,               // no path, or one this command does not take: 501 5.1.7 (MAIL), 501 5.1.3 (RCPT)
+  eight_bit,          // 8-bit in the path without SMTPUTF8: 553 5.6.7
+  unknown_parameter,  // 555 5.5.4
+};
+
+// Which parameters were offered in the session; one that was not is an unknown one.
+struct OfferedParameters {
+  bool size = false;
+  bool eight_bit_mime = false;
+  bool smtp_utf8 = false;
+};
+
+struct MailArguments {
+  ArgumentError error = ArgumentError::none;
+  mail::PathView reverse_path;  // may be null
+  std::uint64_t size = 0;       // SIZE=, up to 20 digits; what 64 bits do not hold is UINT64_MAX. 0: not given
+  mail::BodyType body = mail::BodyType::seven_bit;
+  bool smtp_utf8 = false;
+};
+
+// `arguments` of MAIL: "FROM:<path> [SP parameters]". White space behind the colon is tolerated, as everyone does.
+// A parameter given twice is a syntax error. BODY=BINARYMIME is not offered and thus an unknown parameter.
+[[nodiscard]] MailArguments parse_mail_arguments(std::string_view arguments, OfferedParameters offered);
+
+struct RecipientArguments {
+  ArgumentError error = ArgumentError::none;
+  mail::PathView forward_path;  // never null; without a domain only for postmaster
+};
+
+// `arguments` of RCPT: "TO:<path>"; no parameter is offered. `smtp_utf8`: the transaction's MAIL asked for it.
+[[nodiscard]] RecipientArguments parse_recipient_arguments(std::string_view arguments, bool smtp_utf8);
+
+struct ChunkArguments {
+  bool valid = false;
+  bool last = false;
+  std::uint64_t size = 0;  // up to 20 digits; what 64 bits do not hold is UINT64_MAX
+};
+
+// `arguments` of BDAT: "chunk-size [SP LAST]" [RFC 3030 §2].
+[[nodiscard]] ChunkArguments parse_chunk_arguments(std::string_view arguments);
+
+// The name behind HELO or EHLO: one word of 1…255 visible ASCII characters. It is what the peer says of itself and may
+// be anything; it is not looked up, and what does not look like a domain is not refused [RFC 5321 §4.1.4].
+[[nodiscard]] bool is_hello_name(std::string_view text);
+
+}  // namespace postern::smtp

@@ -1,0 +1,48 @@
+// What every server session of a listener shares: an immutable snapshot, replaced as a whole when configuration is read
+// again.
+#pragma once
+
+#include <chrono>
+#include <cstddef>
+#include <cstdint>
+#include <string>
+
+#include <postern/base/time.h>
+
+namespace postern::smtp {
+
+inline constexpr std::size_t reply_slots_limit = 64;
+
+struct ServerOptions {
+  std::string hostname;                  // in the greeting, EHLO's reply, 221 and 421
+  std::string banner = "ESMTP Postern";  // behind the hostname in the greeting
+
+  std::uint64_t message_bytes_max = 50u << 20;  // content in the form in which it comes; announced by SIZE; 0: no limit
+  std::uint32_t recipients_max = 1000;          // per transaction; at most mail::Envelope::recipients_max
+  std::uint64_t text_line_bytes_max = 256u
+                                      << 10;  // of content, without CRLF; RFC 5321's 1,000 is what it promises to take
+  std::uint32_t received_max = 100;           // this many Received fields are a loop [RFC 5321 §6.3]
+  std::uint32_t reply_slots_max = 8;          // transactions that wait for stable storage; 1…reply_slots_limit
+
+  // Extensions beside PIPELINING, SIZE and ENHANCEDSTATUSCODES, which are always offered to EHLO.
+  bool offer_eight_bit_mime = true;
+  bool offer_chunking = true;
+  bool offer_smtp_utf8 = true;
+
+  // Each count reaching its limit ends the session with 421 4.7.0. All start again with an accepted content.
+  std::uint32_t errors_max = 20;         // commands answered with an error of the client's making
+  std::uint32_t refusals_max = 100;      // commands refused by a verdict
+  std::uint32_t junk_max = 100;          // NOOP, VRFY, HELP, RSET, EHLO: commands that bring nothing forward
+  std::uint32_t tiny_chunks_max = 1000;  // per transaction: BDAT without LAST of less than tiny_chunk_bytes
+  std::uint32_t tiny_chunk_bytes = 512;
+
+  Duration command_idle = std::chrono::minutes(5);  // from the last reply to the end of the next command line
+  // Content must come on by data_progress_bytes (or end) within each data_idle: one byte a second is silence.
+  Duration data_idle = std::chrono::minutes(3);
+  std::uint64_t data_progress_bytes = 1024;
+  Duration session_max = std::chrono::hours(4);
+  // Content that will be refused is read to its end, to say so, but no further than this.
+  std::uint64_t swallow_bytes_max = 256u << 20;
+};
+
+}  // namespace postern::smtp

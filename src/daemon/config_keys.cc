@@ -1,0 +1,153 @@
+#include "daemon/config_keys.h"
+
+#include <algorithm>
+#include <array>
+#include <cstddef>
+#include <numeric>
+#include <vector>
+
+namespace postern::daemon {
+namespace {
+
+constexpr auto keys = std::to_array<KeyInfo>({
+    {"", "hostname", "", "our name in EHLO, Received and DSNs; the machine's when absent"},
+    {"", "data_dir", R"("/var/lib/postern")", "logs, keys, state; created 0700; relative to this file's folder"},
+    {"", "shards", "0", "threads, each with its own ring and log; 0: one per CPU this process may use"},
+    {"", "user", R"("")", "become this user after binding; empty: stay who we are"},
+    {"", "memory", R"("50%")", "budget for content, queues, caches; bytes, or share of what the cgroup or machine has"},
+    {"", "shutdown_grace", R"("30s")", "how long SIGTERM waits for what is in flight"},
+    {"io", "backend", R"("auto")", "auto | uring"},
+
+    {"listener", "address", R"("0.0.0.0:25")", "HOST:PORT, [V6]:PORT, unix:/PATH, systemd:NAME"},
+    {"listener", "service", R"("mx")", "mx"},
+    {"listener", "tls", R"("none")", "none"},
+    {"listener", "relay_from", R"(["127.0.0.0/8", "::1/128"])", "peers that may relay to any domain"},
+
+    {"domains", "accept", "[]", R"(recipients' domains taken from anyone; ".example.test" includes subdomains)"},
+
+    {"limits", "message_bytes", R"("50MiB")", "largest content; announced as SIZE"},
+    {"limits", "recipients", "1000", "per transaction"},
+    {"limits", "connections", "32768", "per process; clamped to the descriptor limit with a warning"},
+    {"limits", "connections_per_peer", "100", "per process and peer address"},
+    {"limits", "errors", "20", "negative replies to one session before it is closed with 421"},
+    {"limits", "idle_timeout", R"("5m")", "how long a session waits for the client's next bytes"},
+    {"limits", "session_timeout", R"("2h")", "the whole of one session"},
+    {"limits", "received_hops", "100", "Received fields in a message before it counts as a loop"},
+
+    {"spool", "durability", R"("synced")",
+     "synced: 250 after stable storage | page_cache: survives a process crash only"},
+    {"spool", "min_free", R"("1GiB")", "free space below which MAIL is answered 452; deliveries go on"},
+    {"spool", "segment", R"("64MiB")", "size of one log segment, whole MiB"},
+
+    {"route", "match", R"("*")", "domain | .subdomains.of | user@domain | *; the first match wins"},
+    {"route", "via", R"("mx")", "mx | smtp:HOST[:PORT] | smtp:[ADDRESS]:PORT | maildir:PATH | discard | reject:TEXT"},
+
+    {"smtp_client", "port", "25", "port used for MX hosts"},
+    {"smtp_client", "tls", R"("none")", "none"},
+    {"smtp_client", "connections_per_path", "20", "at most so many to one site, over all shards"},
+    {"smtp_client", "idle_seconds", "5", "how long an unused connection is kept"},
+    {"smtp_client", "recipients", "100", "in one transaction"},
+    {"smtp_client", "messages_per_connection", "1000", "then the connection is closed"},
+    {"smtp_client", "connect_timeout", R"("30s")", "per address"},
+    {"smtp_client", "reply_timeout", R"("5m")", "for the greeting and the replies to commands"},
+    {"smtp_client", "content_timeout", R"("10m")", "for the reply to end of data"},
+    {"smtp_client", "refuse_networks", R"(["0.0.0.0/8", "127.0.0.0/8", "::/128", "::1/128"])",
+     "addresses an MX look-up may not lead to"},
+
+    {"retry", "schedule", R"(["1m", "5m", "15m", "30m", "1h"])", "the last repeats; with a jitter of 10 %"},
+    {"retry", "give_up_after", R"("4d")", "then the sender is told"},
+    {"retry", "warn_after", R"("never")", "never"},
+
+    {"dns", "servers", "[]", R"(recursive servers, "ADDRESS[:PORT]"; empty: those of resolv.conf)"},
+
+    {"event_log", "path", R"("events.jsonl")", R"(in data_dir; "-": stderr; "": none)"},
+
+    {"admin", "listen", R"("")", R"(metrics and health: "127.0.0.1:8025" or "unix:/run/postern/admin.sock"; "": none)"},
+});
+
+constexpr auto later = std::to_array<LaterKey>({
+    {"", "tls"},
+    {"tls", "certificate"},
+    {"listener", "proxy_protocol_from"},
+});
+
+// Damerau-Levenshtein without transpositions over non-adjacent letters: typing errors.
+std::size_t distance(std::string_view a, std::string_view b) {
+  std::vector<std::size_t> before(b.size() + 1);
+  std::vector<std::size_t> row(b.size() + 1);
+  std::vector<std::size_t> two_before(b.size() + 1);
+  std::iota(row.begin(), row.end(), std::size_t{0});
+  for (std::size_t i = 1; i <= a.size(); ++i) {
+    two_before = before;
+    before = row;
+    row[0] = i;
+    for (std::size_t j = 1; j <= b.size(); ++j) {
+      row[j] = std::min({before[j] + 1, row[j - 1] + 1, before[j - 1] + (a[i - 1] == b[j - 1] ? 0 : 1)});
+      if (i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1])
+        row[j] = std::min(row[j], two_before[j - 2] + 1);
+    }
+  }
+  return row[b.size()];
+}
+
+bool near(std::string_view a, std::string_view b) {
+  return distance(a, b) <= std::max<std::size_t>(1, b.size() / 4);
+}
+
+}  // namespace
+
+std::span<const KeyInfo> config_keys() {
+  return keys;
+}
+std::span<const LaterKey> later_keys() {
+  return later;
+}
+
+bool is_array_of_tables(std::string_view table) {
+  return table == "listener" || table == "route";
+}
+
+std::string nearest_key(std::string_view table, std::string_view name) {
+  std::string_view best;
+  for (const KeyInfo& key : keys) {
+    if (key.table != table || !near(name, key.name)) continue;
+    if (best.empty() || distance(name, key.name) < distance(name, best)) best = key.name;
+  }
+  // The tables themselves are keys of the root.
+  for (const KeyInfo& key : keys) {
+    if (!table.empty() || key.table.empty() || !near(name, key.table)) continue;
+    if (best.empty() || distance(name, key.table) < distance(name, best)) best = key.table;
+  }
+  if (!best.empty()) return std::string(best);
+  for (const KeyInfo& key : keys) {
+    if (key.name == name)
+      return std::string(key.table.empty() ? "" : key.table).append(key.table.empty() ? "" : ".").append(name);
+  }
+  return {};
+}
+
+std::string print_config(std::string_view hostname) {
+  std::string text = "# Every key of posternd.toml with its default. Uncomment what you change.\n";
+  std::string_view table;
+  for (const KeyInfo& key : keys) {
+    if (key.table != table && key.table != "io") {
+      const bool array = is_array_of_tables(key.table);
+      text.append(array ? "\n#[[" : "\n#[").append(key.table).append(array ? "]]\n" : "]\n");
+    }
+    table = key.table;
+    std::string line = "#";
+    if (key.table == "io") line.append("io.");
+    line.append(key.name).append(" = ");
+    if (key.table.empty() && key.name == "hostname") {
+      line.append("\"").append(hostname).append("\"");
+    } else {
+      line.append(key.default_value);
+    }
+    constexpr std::size_t help_column = 44;
+    if (line.size() < help_column) line.append(help_column - line.size(), ' ');
+    text.append(line).append("  # ").append(key.help).append("\n");
+  }
+  return text;
+}
+
+}  // namespace postern::daemon

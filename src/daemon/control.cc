@@ -1,0 +1,286 @@
+#include "daemon/control.h"
+
+#include <algorithm>
+#include <atomic>
+#include <chrono>
+#include <csignal>
+#include <cstdint>
+#include <cstdlib>
+#include <memory>
+#include <poll.h>
+#include <thread>
+#include <unistd.h>
+#include <utility>
+
+#include <sys/eventfd.h>
+#include <sys/signalfd.h>
+
+#include <postern/base/units.h>
+
+#include "admin/admin_server.h"
+#include "daemon/config.h"
+#include "daemon/process.h"
+#include "io/descriptors.h"
+#include "io/uring/probe.h"
+#include "io/uring/uring_loop.h"
+#include "shard/server.h"
+
+namespace postern::daemon {
+namespace {
+
+using shard::Severity;
+
+// Beyond shutdown_grace, for the last writes; then the process ends all the same. The spool has what was accepted.
+constexpr Duration stop_slack = std::chrono::seconds(15);
+
+// Descriptors that are not clients': rings, logs, segments, files of deliveries, the control thread's own.
+constexpr std::size_t descriptors_base = 48;
+constexpr std::size_t descriptors_per_shard = 24;
+
+sigset_t handled_signals() {
+  sigset_t set;
+  sigemptyset(&set);
+  for (const int signal : {SIGTERM, SIGINT, SIGHUP}) sigaddset(&set, signal);
+  return set;
+}
+
+// What admin asks, also before the server is there and after it has gone.
+class LateSource final : public shard::MetricsSource {
+ public:
+  void set(shard::Server* server) { server_.store(server); }
+  shard::MetricsSum metrics() override {
+    shard::Server* server = server_.load();
+    return server == nullptr ? shard::MetricsSum{} : server->metrics();
+  }
+  bool healthy() override {
+    shard::Server* server = server_.load();
+    return server != nullptr && server->healthy();
+  }
+
+ private:
+  std::atomic<shard::Server*> server_{nullptr};
+};
+
+// One thing that the control thread waits for besides signals: the start's end, the server's end.
+class Bell {
+ public:
+  Bell() : descriptor_(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) {}
+  void ring() const {
+    const std::uint64_t one = 1;
+    (void)!write(descriptor_.get(), &one, sizeof one);
+  }
+  bool take() const {
+    std::uint64_t count = 0;
+    return read(descriptor_.get(), &count, sizeof count) == sizeof count;
+  }
+  [[nodiscard]] int descriptor() const { return descriptor_.get(); }
+
+ private:
+  OwnedDescriptor descriptor_;
+};
+
+Instant monotonic_now() {
+  return Instant(std::chrono::duration_cast<Duration>(std::chrono::steady_clock::now().time_since_epoch()));
+}
+
+class Control {
+ public:
+  Control(const std::string& config_path, const System& system, shard::OptionsSnapshot options, shard::OperatorLog& log)
+      : config_path_(config_path), system_(system), options_(std::move(options)), log_(log) {}
+
+  int run();
+
+ private:
+  [[nodiscard]] Status prepare();
+  [[nodiscard]] Status clamp_connections();
+  [[nodiscard]] Status start();
+  [[nodiscard]] int serve();
+  void on_signal(int signal);
+  void reload();
+  // Hands signals to `on_signal` until the bell rings (true) or give_up_at_ has come (false).
+  template <class OnSignal>
+  [[nodiscard]] bool wait(const Bell& bell, OnSignal on_signal);
+
+  const std::string& config_path_;
+  const System& system_;
+  shard::OptionsSnapshot options_;
+  shard::OperatorLog& log_;
+  OwnedDescriptor signals_;
+  OwnedDescriptor lock_;
+  Bell news_;  // the server has started, wants to end, or has ended
+  Instant give_up_at_ = never;
+  int stops_ = 0;
+  std::unique_ptr<shard::Server> server_;
+  LateSource source_;
+  std::unique_ptr<admin::AdminServer> admin_;  // last: it asks the server
+};
+
+Status Control::clamp_connections() {
+  const std::size_t own = descriptors_base + descriptors_per_shard * options_->shards;
+  // Deliveries need descriptors too: a quarter of what clients may have.
+  const std::size_t wanted = own + options_->limits.connections + options_->limits.connections / 4;
+  const StatusOr<std::size_t> limit = io::reserve_descriptors(wanted);
+  if (!limit.ok()) return limit.status();
+  if (*limit >= wanted) return OkStatus();
+  const std::size_t left = *limit > own ? (*limit - own) / 5 * 4 : 0;
+  const auto connections = static_cast<std::uint32_t>(std::max<std::size_t>(left, 1));
+  log_.say(Severity::warning, "limits.connections is " + std::to_string(options_->limits.connections) + ", but " +
+                                  std::to_string(*limit) + " descriptors are enough for " +
+                                  std::to_string(connections) + " only; raise LimitNOFILE= (systemd) or ulimit -n");
+  auto clamped = std::make_shared<shard::Options>(*options_);
+  clamped->limits.connections = connections;
+  options_ = std::move(clamped);
+  return OkStatus();
+}
+
+// Everything that needs privileges or one thread.
+Status Control::prepare() {
+  POSTERN_RETURN_IF_ERROR(io::probe_uring());
+  const StatusOr<User> user = find_user(options_->user);
+  if (!user.ok()) return user.status();
+  POSTERN_RETURN_IF_ERROR(check_addresses_free(*options_));
+  if (!options_->admin.address.empty()) {
+    StatusOr<std::unique_ptr<admin::AdminServer>> admin = admin::AdminServer::bind(options_->admin.address);
+    if (!admin.ok()) return error(admin.status().code(), "admin.listen: " + std::string(message_of(admin.status())));
+    admin_ = *std::move(admin);
+  }
+  StatusOr<OwnedDescriptor> lock = open_data_dir(options_->data_dir, *user);
+  if (!lock.ok()) return lock.status();
+  lock_ = *std::move(lock);
+  POSTERN_RETURN_IF_ERROR(clamp_connections());
+  const bool low_ports = std::ranges::any_of(options_->listeners, [](const shard::ListenerOptions& listener) {
+    return listener.address.is_ip() && listener.address.port() < 1024;
+  });
+  POSTERN_RETURN_IF_ERROR(become(*user, low_ports));
+  if (admin_) POSTERN_RETURN_IF_ERROR(admin_->serve(source_));
+  return OkStatus();
+}
+
+template <class OnSignal>
+bool Control::wait(const Bell& bell, OnSignal on_signal) {
+  for (;;) {
+    int timeout_ms = -1;
+    if (give_up_at_ != never) {
+      const auto left = std::chrono::ceil<std::chrono::milliseconds>(give_up_at_ - monotonic_now()).count();
+      if (left <= 0) return false;
+      timeout_ms = static_cast<int>(left);
+    }
+    pollfd waits[] = {{.fd = signals_.get(), .events = POLLIN, .revents = 0},
+                      {.fd = bell.descriptor(), .events = POLLIN, .revents = 0}};
+    (void)poll(waits, 2, timeout_ms);  // whatever it says, both are non-blocking and looked at
+    signalfd_siginfo signal{};
+    if (read(signals_.get(), &signal, sizeof signal) == sizeof signal) on_signal(static_cast<int>(signal.ssi_signo));
+    if (bell.take()) return true;
+  }
+}
+
+int Control::run() {
+  const sigset_t handled = handled_signals();
+  signals_ = OwnedDescriptor(signalfd(-1, &handled, SFD_CLOEXEC | SFD_NONBLOCK));
+  if (const Status status = prepare(); !status.ok()) {
+    log_.say(Severity::error, message_of(status));
+    return absl::IsNotFound(status) ? exit_config : exit_system;
+  }
+  if (const Status status = start(); !status.ok()) {
+    log_.say(Severity::error, message_of(status));
+    return absl::IsDataLoss(status) ? exit_disk : exit_system;
+  }
+  return serve();
+}
+
+Status Control::start() {
+  const Instant began_at = monotonic_now();
+  StatusOr<std::unique_ptr<shard::Server>> server = error(StatusCode::kInternal, "not started");
+  std::thread starter([&] {
+    server = shard::Server::start({.options = options_,
+                                   .log = log_,
+                                   .make_loop = [] { return io::make_uring_loop(); },
+                                   .on_failure = [this] { news_.ring(); }});
+    news_.ring();
+  });
+  // Recovery may take its time. Whoever stops us meanwhile need not wait for it: nothing was accepted yet.
+  while (!wait(news_, [](int signal) {
+    if (signal != SIGHUP) std::_Exit(exit_ok);
+  })) {
+  }
+  starter.join();
+  if (!server.ok()) return server.status();
+  server_ = *std::move(server);
+  source_.set(server_.get());
+  std::string places;
+  for (const shard::ListenerOptions& listener : options_->listeners) places.append(" ").append(listener.text);
+  log_.say(Severity::info, "Postern " POSTERN_VERSION " is ready after " + format_duration(monotonic_now() - began_at) +
+                               ": shards " + std::to_string(options_->shards) + ", memory " +
+                               format_size(options_->memory_bytes) + ", listening on" + places);
+  return OkStatus();
+}
+
+int Control::serve() {
+  std::thread waiter([this] {
+    server_->wait();
+    news_.ring();
+  });
+  for (;;) {
+    if (!wait(news_, [this](int signal) { on_signal(signal); })) {
+      log_.say(Severity::error, "the stop took too long; what was in flight is in the spool");
+      std::_Exit(exit_ok);
+    }
+    if (server_->stopped()) break;
+    if (server_->exit_code() != 0 && give_up_at_ == never) {
+      log_.say(Severity::error, "a disk failed: stopping; start again to recover from what it holds");
+      give_up_at_ = monotonic_now() + stop_slack;
+      server_->request_stop(Duration::zero());
+    }
+  }
+  waiter.join();
+  admin_.reset();
+  const int code = server_->exit_code();
+  server_.reset();
+  log_.say(Severity::info, "stopped");
+  return code;
+}
+
+void Control::on_signal(int signal) {
+  if (signal == SIGHUP) {
+    if (stops_ == 0) reload();
+    return;
+  }
+  ++stops_;
+  const Duration grace = stops_ == 1 ? options_->shutdown_grace : Duration::zero();
+  log_.say(Severity::info, stops_ == 1 ? "stopping, within " + format_duration(grace) : "stopping at once");
+  give_up_at_ = monotonic_now() + grace + stop_slack;
+  server_->request_stop(grace);
+}
+
+void Control::reload() {
+  const LoadedConfig loaded = load_config(config_path_, system_);
+  if (!loaded.options) {
+    for (const std::string& text : loaded.errors) log_.say(Severity::error, text);
+    log_.say(Severity::error, "not reloaded: going on with the configuration as it was");
+    return;
+  }
+  for (const std::string& key : needs_restart(*options_, *loaded.options)) {
+    log_.say(Severity::warning, key + " has changed; restart to apply that");
+  }
+  shard::OptionsSnapshot merged = merge_for_reload(*options_, *loaded.options);
+  if (const Status status = server_->reload(merged); !status.ok()) {
+    log_.say(Severity::error, "not reloaded: " + std::string(message_of(status)));
+    return;
+  }
+  options_ = std::move(merged);
+  log_.say(Severity::info, "reloaded " + config_path_);
+}
+
+}  // namespace
+
+void block_signals() {
+  const sigset_t handled = handled_signals();
+  pthread_sigmask(SIG_BLOCK, &handled, nullptr);
+  std::signal(SIGPIPE, SIG_IGN);
+}
+
+int run(const std::string& config_path, const System& system, shard::OptionsSnapshot options, shard::OperatorLog& log) {
+  return Control(config_path, system, std::move(options), log).run();
+}
+
+}  // namespace postern::daemon

@@ -1,0 +1,330 @@
+#include "egress/client_connection.h"
+
+#include <algorithm>
+#include <utility>
+
+#include <postern/base/check.h>
+
+#include "egress/egress.h"
+
+namespace postern::egress {
+
+ClientConnection::ClientConnection(Egress& egress, mail::SiteId site, Instant now)
+    : egress_(egress), site_(site), session_(egress.options_.session, now), reader_(egress.pieces_, *this), timer_(*this) {}
+
+void ClientConnection::deliver(Delivery& delivery) {
+  POSTERN_CHECK(delivery_ == nullptr && (state_ == State::idle_unconnected || state_ == State::open));
+  unlink();
+  delivery_ = &delivery;
+  slot_owner_ = delivery.owner;
+  holds_slot_ = true;
+  counted_idle_ = false;
+  begun_ = false;
+  attempts_ = 0;
+  hop_ = 0;
+  last_failure_ = {};
+  unreadable_ = {};
+  reconnect_ = false;
+  if (state_ == State::open) {
+    pump();
+  } else {
+    connect_next();
+  }
+}
+
+// The next address of the route; the addresses are in the order of preference already.
+void ClientConnection::connect_next() {
+  const std::vector<route::NextHop>& hops = delivery_->route->next_hops;
+  while (hop_ < hops.size() && attempts_ < egress_.options_.hosts_per_attempt) {
+    const route::NextHop& hop = hops[hop_++];
+    ++attempts_;
+    hop_text_ = hop.host + "[" + hop.address.to_string() + "]:" + std::to_string(hop.port);
+    StatusOr<net::Connection*> connection = egress_.connections_.connect(
+        io::Address::ip(hop.address, hop.port), {}, egress_.options_.connect_timeout, *this);
+    if (connection.ok()) {
+      connection_ = *connection;
+      state_ = State::connecting;
+      lost_ = false;
+      return;
+    }
+    last_failure_ = {0, {4, 4, 1}, hop_text_ + ": " + std::string(message_of(connection.status()))};
+  }
+  out_of_hosts();
+}
+
+void ClientConnection::on_connected() {
+  const Instant now = egress_.loop_.now();
+  state_ = State::open;
+  egress_.user_.on_connection_opened();
+  session_.reset(now);
+  begun_ = false;
+  egress_.timers_.arm(timer_, session_.next_deadline());
+}
+
+std::size_t ClientConnection::on_received(MutableBytes bytes) {
+  session_.on_bytes(bytes, egress_.loop_.now());
+  pump();
+  return bytes.size();
+}
+
+void ClientConnection::on_end_of_stream() {
+  session_.on_connection_lost(egress_.loop_.now());
+  pump();
+}
+
+void ClientConnection::on_lost(const Status& status) {
+  if (state_ == State::connecting) {
+    last_failure_ = {0, {4, 4, 1}, hop_text_ + ": " + std::string(message_of(status))};
+    state_ = State::closing;
+    reconnect_ = true;
+    return;  // on_closed() follows
+  }
+  send_in_flight_ = false;
+  lost_ = true;
+  if (state_ == State::open) {
+    session_.on_connection_lost(egress_.loop_.now());
+    pump();
+  }
+  state_ = State::closing;
+}
+
+void ClientConnection::on_sent() {
+  send_in_flight_ = false;
+  pump();
+}
+
+void ClientConnection::on_content_ready() { pump(); }
+
+void ClientConnection::on_timer(Timer& /*timer*/, Instant now) {
+  if (state_ != State::open) return;
+  if (counted_idle_) {
+    close_idle(true);
+    return;
+  }
+  session_.on_deadline(now);
+  pump();
+}
+
+void ClientConnection::begin(Instant now) {
+  const mail::Message& message = *delivery_->message;
+  paths_.clear();
+  for (const std::uint16_t index : delivery_->work.recipients) {
+    paths_.push_back(message.envelope.recipient(index).forward_path.text);
+  }
+  begun_ = true;
+  content_started_ = false;
+  session_.begin({.reverse_path = message.envelope.reverse_path().text,
+                  .forward_paths = paths_,
+                  .body = message.envelope.head.body,
+                  .smtp_utf8 = message.envelope.head.smtp_utf8,
+                  .content = message.facts,
+                  .added_bytes = message.added_fields.size()},
+                 now);
+}
+
+// Carries everything that can go on: results first, then output and content, until the session waits for the peer.
+void ClientConnection::pump() {
+  if (pumping_ || state_ != State::open) return;
+  pumping_ = true;
+  const Instant now = egress_.loop_.now();
+  for (;;) {
+    if (session_.has_result()) {
+      take_result(now);
+    } else if (session_.want() == smtp::ClientSession::Want::delivery && delivery_ != nullptr && !begun_ && !reconnect_) {
+      begin(now);
+    } else {
+      if (!send_in_flight_ && !lost_) flush();
+      if (!session_.has_result()) break;
+    }
+  }
+  if (session_.want() == smtp::ClientSession::Want::close && !send_in_flight_ && session_.output().empty()) {
+    if (delivery_ != nullptr && !begun_ && !reconnect_) {
+      // The session ended before the delivery began: greeting or EHLO refused, or a kept connection that was dying.
+      if (!session_.greeted()) last_failure_ = session_.failure();
+      reconnect_ = true;
+    }
+    close_connection();
+  } else {
+    Instant deadline = session_.next_deadline();
+    if (counted_idle_) deadline = now + egress_.options_.idle;
+    egress_.timers_.arm(timer_, deadline);
+  }
+  pumping_ = false;
+}
+
+// Hands over the session's commands and, when it wants that, the content behind them, in one send.
+void ClientConnection::flush() {
+  const Instant now = egress_.loop_.now();
+  slices_.clear();
+  const Bytes output = session_.output();
+  if (!output.empty()) {
+    commands_.assign(as_text(output));
+    session_.on_output_taken(commands_.size());
+    slices_.push_back({reinterpret_cast<const std::byte*>(commands_.data()), commands_.size()});
+  }
+  if (session_.want() == smtp::ClientSession::Want::content) gather_content(now);
+  if (slices_.empty() || state_ != State::open) return;
+  send_in_flight_ = true;
+  connection_->send(slices_);
+}
+
+void ClientConnection::gather_content(Instant now) {
+  const smtp::ContentPlan& plan = session_.content_plan();
+  if (!content_started_) {
+    content_started_ = true;
+    reader_.start(*delivery_, plan.stuff ? std::optional(smtp::ContentConverter::Kind::stuff) : std::nullopt);
+  }
+  switch (reader_.next(slices_)) {
+    case ContentReader::State::slices:
+      session_.on_content_progress(now);
+      if (!reader_.drained()) return;
+      [[fallthrough]];
+    case ContentReader::State::end:
+      if (!plan.trailer.empty()) {
+        slices_.push_back({reinterpret_cast<const std::byte*>(plan.trailer.data()), plan.trailer.size()});
+      }
+      session_.on_content_sent(now);
+      return;
+    case ContentReader::State::pending:
+      return;
+    case ContentReader::State::failed:
+      // What was promised cannot be sent: the connection must not go on as if it were complete.
+      unreadable_ = {0, {4, 3, 0}, "the spool could not be read: " + std::string(message_of(reader_.status()))};
+      session_.on_connection_lost(now);
+      return;
+  }
+}
+
+void ClientConnection::take_result(Instant now) {
+  smtp::DeliveryResult result = session_.take_result();
+  reader_.stop();
+  using Disposition = smtp::DeliveryResult::Disposition;
+  if (result.disposition == Disposition::retry_on_fresh_connection) {
+    begun_ = false;
+    hop_ = 0;
+    reconnect_ = true;
+    session_.quit(now);
+    return;
+  }
+  const bool more_hosts =
+      hop_ < delivery_->route->next_hops.size() && attempts_ < egress_.options_.hosts_per_attempt;
+  if (result.disposition == Disposition::host_lacks_extension && more_hosts) {
+    begun_ = false;
+    reconnect_ = true;
+    session_.quit(now);
+    return;
+  }
+  // A host that was lost before it had said anything about the message: the next one may do better [RFC 5321 §5.1].
+  const auto unheard = [](const mail::RecipientResult& r) { return r.outcome == mail::Outcome::deferred && r.reply.code == 0; };
+  if (result.connection == smtp::ConnectionVerdict::lost && !result.reply_unknown && more_hosts && unreadable_.text.empty() &&
+      std::ranges::all_of(result.recipients, unheard)) {
+    last_failure_ = result.recipients.front().reply;
+    begun_ = false;
+    reconnect_ = true;
+    return;
+  }
+  delivery_->outcomes.clear();
+  for (std::size_t i = 0; i < result.recipients.size(); ++i) {
+    if (!unreadable_.text.empty()) result.recipients[i].reply = unreadable_;
+    delivery_->outcomes.push_back({.recipient = delivery_->work.recipients[i], .result = std::move(result.recipients[i])});
+  }
+  const bool usable = result.connection == smtp::ConnectionVerdict::reusable;
+  const bool keep = usable && session_.transactions() < egress_.options_.messages_per_connection &&
+                    egress_.options_.idle > Duration::zero() && !egress_.closing_;
+  delivery_->next_hop = hop_text_;
+  give_back(PathState::usable);
+  if (keep) {
+    counted_idle_ = true;
+    holds_slot_ = false;
+    egress_.make_idle(*this);
+    egress_.slot_free(site_, slot_owner_, true);
+  } else if (usable) {
+    session_.quit(now);
+  }
+}
+
+// The delivery's outcomes are complete, or it was not attempted.
+void ClientConnection::give_back(PathState path) {
+  Delivery& delivery = *std::exchange(delivery_, nullptr);
+  begun_ = false;
+  delivery.path = path;
+  if (path == PathState::failed) delivery.path_reply = last_failure_;
+  egress_.finish(delivery);
+}
+
+void ClientConnection::out_of_hosts() {
+  state_ = State::closing;
+  if (last_failure_.text.empty() && last_failure_.code == 0) last_failure_ = {0, {4, 4, 1}, "no next hop could be reached"};
+  delivery_->outcomes.clear();
+  for (const std::uint16_t index : delivery_->work.recipients) {
+    delivery_->outcomes.push_back({.recipient = index, .result = {mail::Outcome::deferred, last_failure_}});
+  }
+  give_back(PathState::failed);
+  end_of_connection();
+}
+
+void ClientConnection::close_idle(bool tell) {
+  POSTERN_CHECK(delivery_ == nullptr);
+  unlink();
+  tell_idle_closed_ = tell;
+  session_.quit(egress_.loop_.now());
+  counted_idle_ = false;
+  pump();
+}
+
+void ClientConnection::abort() {
+  if (delivery_ != nullptr) {
+    delivery_->outcomes.clear();
+    give_back(PathState::unknown);
+  }
+  if (connection_ != nullptr) {
+    state_ = State::closing;
+    connection_->abort();
+  } else {
+    end_of_connection();
+  }
+}
+
+void ClientConnection::close_connection() {
+  state_ = State::closing;
+  timer_.cancel();
+  if (counted_idle_) {
+    counted_idle_ = false;
+    tell_idle_closed_ = true;
+    unlink();
+  }
+  if (!lost_) connection_->close_orderly(egress_.options_.linger);
+}
+
+void ClientConnection::on_closed() {
+  connection_ = nullptr;
+  send_in_flight_ = false;
+  timer_.cancel();
+  if (counted_idle_) {
+    counted_idle_ = false;
+    tell_idle_closed_ = true;
+    unlink();
+  }
+  lost_ = false;
+  if (delivery_ != nullptr && std::exchange(reconnect_, false)) {
+    state_ = State::idle_unconnected;
+    connect_next();
+    return;
+  }
+  POSTERN_CHECK(delivery_ == nullptr, "a delivery outlives its connection");
+  end_of_connection();
+}
+
+// The object goes; its slot, or its place among the idle, becomes free.
+void ClientConnection::end_of_connection() {
+  const bool held = std::exchange(holds_slot_, false);
+  const bool idle = std::exchange(tell_idle_closed_, false);
+  Egress& egress = egress_;
+  const mail::SiteId site = site_;
+  const queue::ShardIndex owner = slot_owner_;
+  egress.remove(*this);  // destroys this
+  if (held) egress.slot_free(site, owner, false);
+  if (idle) egress.user_.on_idle_closed(site);
+}
+
+}  // namespace postern::egress

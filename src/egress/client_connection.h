@@ -1,0 +1,103 @@
+// One connection to a next hop of a site, with its client session: delivers one message after the other.
+//
+// It tries the route's addresses in order until one talks, within the bounds of EgressOptions, and reports each
+// delivery's outcomes once. Driven by Egress and by its own connection and timer.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include <postern/base/intrusive_list.h>
+#include <postern/base/timer_wheel.h>
+#include <postern/mail/site.h>
+#include <postern/smtp/client_session.h>
+
+#include "egress/content_reader.h"
+#include "egress/delivery.h"
+#include "net/connection.h"
+
+namespace postern::egress {
+
+class Egress;
+struct IdleTag;
+
+class ClientConnection final : public net::ConnectionUser,
+                               private ContentReaderUser,
+                               private TimerHandler,
+                               public ListHook<IdleTag> {
+ public:
+  ClientConnection(Egress& egress, mail::SiteId site, Instant now);
+  ClientConnection(const ClientConnection&) = delete;
+  ClientConnection& operator=(const ClientConnection&) = delete;
+
+  // On a fresh object or an idle connection.
+  void deliver(Delivery& delivery);
+  // An idle connection says QUIT and goes; `tell`: on_idle_closed() when it is gone.
+  void close_idle(bool tell);
+  void abort();
+
+  [[nodiscard]] mail::SiteId site() const { return site_; }
+  [[nodiscard]] bool is_idle() const { return counted_idle_; }
+
+  // --- net::ConnectionUser
+  void on_connected() override;
+  std::size_t on_received(MutableBytes bytes) override;
+  void on_end_of_stream() override;
+  void on_sent() override;
+  void on_lost(const Status& status) override;
+  void on_closed() override;
+
+ private:
+  enum class State : std::uint8_t {
+    idle_unconnected,  // between two hosts, or new
+    connecting,
+    open,              // the session decides
+    closing,           // waits for on_closed()
+  };
+
+  void on_content_ready() override;
+  void on_timer(Timer& timer, Instant now) override;
+
+  void connect_next();
+  void begin(Instant now);
+  void pump();
+  void gather_content(Instant now);
+  void flush();
+  void take_result(Instant now);
+  void give_back(PathState path);
+  void host_failed(mail::Reply reply);
+  void out_of_hosts();
+  void close_connection();
+  void end_of_connection();
+
+  Egress& egress_;
+  mail::SiteId site_;
+  smtp::ClientSession session_;
+  ContentReader reader_;
+  Timer timer_;
+  net::Connection* connection_ = nullptr;
+  Delivery* delivery_ = nullptr;
+  queue::ShardIndex slot_owner_ = 0;   // of the delivery whose slot this connection holds
+  State state_ = State::idle_unconnected;
+  bool holds_slot_ = false;            // a delivery's slot, until slot_free()
+  bool counted_idle_ = false;          // counts as an idle connection with the slots' keeper
+  bool tell_idle_closed_ = false;
+  bool begun_ = false;                 // the session has the delivery
+  bool content_started_ = false;
+  bool send_in_flight_ = false;
+  bool pumping_ = false;
+  bool lost_ = false;                  // nothing can be sent any more; on_closed() follows
+  bool reconnect_ = false;             // the delivery goes on on a fresh connection once this one is gone
+  std::size_t hop_ = 0;                // the next address to try, index into the route
+  std::uint32_t attempts_ = 0;         // addresses tried for this delivery
+  mail::Reply last_failure_;
+  mail::Reply unreadable_;             // text: our spool failed in the middle of this delivery's content
+  std::string hop_text_;               // "mx.example.net[192.0.2.1]:25"
+  std::string commands_;               // in the kernel's hands
+  std::vector<io::Slice> slices_;      // the same
+  std::vector<std::string_view> paths_;
+};
+
+}  // namespace postern::egress

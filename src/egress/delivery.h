@@ -1,0 +1,53 @@
+// One attempt to deliver one message to recipients that share a site: lent by the message's owner to the shard that
+// makes the attempt, and given back with the outcomes. Plain data; at any moment one shard has it.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include <postern/base/time.h>
+#include <postern/mail/message.h>
+#include <postern/queue/messages.h>
+#include <postern/route/route.h>
+
+namespace postern::egress {
+
+// What the attempt says of its path.
+enum class PathState : std::uint8_t {
+  unknown,  // nothing: no connection was tried (Maildir, not attempted)
+  usable,   // a next hop answered
+  failed,   // no next hop could be reached or would talk
+};
+
+struct Delivery {
+  // --- set by the owner
+  queue::ShardIndex owner = 0;
+  queue::ShardIndex executor = 0;             // who makes the attempt
+  bool pulled = false;                        // answers a PullRequest; else it uses a slot leased to the owner
+  queue::Work work;
+  const mail::Message* message = nullptr;     // under a lease
+  std::shared_ptr<const route::Route> route;  // verdict deliver
+
+  // --- set by the executing shard
+  std::vector<queue::RecipientOutcome> outcomes;  // in the order of work.recipients; empty: not attempted
+  PathState path = PathState::unknown;
+  mail::Reply path_reply;                     // failed: why
+  std::string next_hop;                       // "mx.example.net[192.0.2.1]:25"; empty: none was reached
+
+  // Ready for another attempt; keeps capacity.
+  void clear() {
+    owner = executor = 0;
+    pulled = false;
+    work = {};
+    message = nullptr;
+    route.reset();
+    outcomes.clear();
+    path = PathState::unknown;
+    path_reply = {};
+    next_hop.clear();
+  }
+};
+
+}  // namespace postern::egress

@@ -1,0 +1,57 @@
+// What ingress needs of the shard: the door through which accepted mail goes into the spool and the queue. DSNs go
+// through the same door (shard/intake.h implements it).
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+
+#include <postern/base/bytes.h>
+#include <postern/base/status.h>
+#include <postern/mail/envelope.h>
+#include <postern/mail/message.h>
+#include <postern/mail/reply.h>
+#include <postern/smtp/server_session.h>
+#include <postern/spool/types.h>
+
+namespace postern::ingress {
+
+// Names one finished transaction of one connection: comes back with its reply.
+struct Submission {
+  std::uint32_t connection_slot = 0;
+  std::uint32_t connection_generation = 0;
+  smtp::ReplySlot reply_slot;
+};
+
+class Door {
+ public:
+  // --- may more mail come?
+  // Null: yes. Else the reply for MAIL (disk low, disk failed, memory budget), valid until the next call.
+  [[nodiscard]] virtual const mail::Reply* refuse_mail(const mail::Envelope& envelope) = 0;
+  // Whether a route takes this recipient: null, or what RCPT answers (a reject route, a Maildir name that cannot be).
+  [[nodiscard]] virtual const mail::Reply* refuse_recipient(const mail::PathView& forward_path) = 0;
+
+  // --- a message being received
+  // Recycled objects. take_memory() accounts for `bytes` more of it; false: not now, and on_memory_free() follows.
+  [[nodiscard]] virtual std::unique_ptr<mail::Message> new_message() = 0;
+  [[nodiscard]] virtual bool take_memory(mail::Message& message, std::uint64_t bytes) = 0;
+  // Gives back what the message's content no longer holds (it went to disk).
+  virtual void give_memory(mail::Message& message, std::uint64_t bytes) = 0;
+  virtual void discard_message(std::unique_ptr<mail::Message> message) = 0;
+
+  // --- content too large for the message's own record: streamed while it arrives
+  [[nodiscard]] virtual spool::ContentId begin_content() = 0;
+  // kResourceExhausted: no room in the batches now (on_spool_room() follows); any other error: it cannot be kept.
+  [[nodiscard]] virtual Status append_chunk(spool::ContentId content, Bytes bytes) = 0;
+  virtual void abandon_content(spool::ContentId content) = 0;
+
+  // --- the end of data
+  // The message's envelope, facts and content are complete. Later, never from within: Ingress::on_accepted() when it is
+  // on stable storage, or on_refused().
+  virtual void submit(std::unique_ptr<mail::Message> message, spool::ContentId streamed, const Submission& submission) = 0;
+
+ protected:
+  ~Door() = default;
+};
+
+}  // namespace postern::ingress

@@ -1,0 +1,189 @@
+#include "ingress/ingress.h"
+
+#include <string>
+#include <utility>
+
+#include <postern/base/check.h>
+
+namespace postern::ingress {
+namespace {
+
+// What is said on connections that never get a session.
+std::string farewell(const smtp::ServerOptions& options, std::string_view code_and_text) {
+  std::string line(code_and_text.substr(0, 10));  // "421 4.3.2 "
+  line += options.hostname;
+  line += ' ';
+  line += code_and_text.substr(10);
+  line += "\r\n";
+  return line;
+}
+
+constexpr std::string_view too_many = "421 4.3.2 Too many connections, try again later";
+constexpr std::string_view too_many_from_peer = "421 4.7.0 Too many connections from your address";
+
+}  // namespace
+
+// A client that is told why it is turned away, and nothing else: no session, no count, a bounded number at a time.
+class Ingress::Refusal final : public net::ConnectionUser {
+ public:
+  Refusal(Ingress& ingress, std::string line) : ingress_(ingress), line_(std::move(line)) {}
+  void start(net::Connection& connection) {
+    connection.send(as_bytes(line_));
+    connection.close_orderly(ingress_.options_.linger);
+  }
+  std::size_t on_received(MutableBytes bytes) override { return bytes.size(); }
+  void on_end_of_stream() override {}
+  void on_sent() override {}
+  void on_lost(const Status& /*status*/) override {}
+  void on_closed() override { ingress_.refusals_->erase(ingress_.refusals_->id_of(*this)); }
+
+ private:
+  Ingress& ingress_;
+  std::string line_;
+};
+
+// One socket listened on, and what its sessions share.
+struct Ingress::Listening {
+  Listening(Ingress& ingress, net::Dispatcher& dispatcher, std::shared_ptr<const ListenerContext> shared)
+      : context(std::move(shared)),
+        listener(ingress.loop_, dispatcher, ingress.timers_, ingress.connections_.descriptor_waiters(), ingress,
+                 {.farewell = farewell(*context->session, too_many)}) {}
+  std::shared_ptr<const ListenerContext> context;
+  net::Listener listener;
+};
+
+Ingress::Ingress(const Setup& setup)
+    : connections_(setup.connections),
+      timers_(setup.timers),
+      loop_(setup.loop),
+      door_(setup.door),
+      observer_(setup.observer),
+      connection_count_(setup.connection_count),
+      peer_counts_(setup.peer_counts),
+      relay_policy_(setup.relay_policy),
+      options_(setup.options),
+      clients_(setup.options.connections_max),
+      refusals_(std::make_unique<SlotMap<Refusal>>(refusals_max)) {}
+
+Ingress::~Ingress() = default;
+
+Status Ingress::listen(net::Dispatcher& dispatcher, const io::Address& address, int inherited,
+                       std::shared_ptr<const ListenerContext> context) {
+  auto listening = std::make_unique<Listening>(*this, dispatcher, std::move(context));
+  if (inherited >= 0) {
+    listening->listener.adopt(inherited);
+  } else {
+    POSTERN_RETURN_IF_ERROR(listening->listener.open(address));
+  }
+  listening_.push_back(std::move(listening));
+  return OkStatus();
+}
+
+std::vector<io::Address> Ingress::addresses() const {
+  std::vector<io::Address> found;
+  for (const auto& listening : listening_) {
+    const StatusOr<io::Address> address = listening->listener.local_address();
+    found.push_back(address.ok() ? *address : io::Address{});
+  }
+  return found;
+}
+
+void Ingress::set_context(std::size_t listener, std::shared_ptr<const ListenerContext> context) {
+  listening_.at(listener)->context = std::move(context);
+}
+
+void Ingress::on_connection(net::Listener& listener, io::Descriptor descriptor, const io::Address& peer) {
+  const Listening* listening = nullptr;
+  for (const auto& candidate : listening_) {
+    if (&candidate->listener == &listener) listening = candidate.get();
+  }
+  POSTERN_CHECK(listening != nullptr);
+  std::string_view refusal;
+  if (stopping_ || clients_.full() || !connection_count_.try_acquire()) {
+    refusal = too_many;
+  } else if (peer.is_ip() && !peer_counts_.try_acquire(peer.ip())) {
+    connection_count_.release();
+    refusal = too_many_from_peer;
+  }
+  if (!refusal.empty()) return refuse(descriptor, peer, farewell(*listening->context->session, refusal));
+
+  ServerConnection* const client = clients_.emplace(*this, listening->context, peer, loop_.now());
+  net::Connection* const connection = connections_.adopt(descriptor, *client);
+  if (connection == nullptr) {
+    clients_.erase(clients_.id_of(*client));
+    give_back_counts(peer);
+    return refuse(descriptor, peer, farewell(*listening->context->session, too_many));
+  }
+  observer_.on_connected(peer);
+  client->start(*connection, loop_.now());
+}
+
+void Ingress::refuse(io::Descriptor descriptor, const io::Address& peer, const std::string& line) {
+  observer_.on_turned_away(peer, line);
+  Refusal* const refusal = refusals_->emplace(*this, line);
+  net::Connection* const connection = refusal == nullptr ? nullptr : connections_.adopt(descriptor, *refusal);
+  if (connection != nullptr) return refusal->start(*connection);
+  // A flood: those beyond refusals_max are closed without a word.
+  if (refusal != nullptr) refusals_->erase(refusals_->id_of(*refusal));
+  loop_.close(descriptor);
+  connections_.descriptor_waiters().on_closed();
+}
+
+void Ingress::give_back_counts(const io::Address& peer) {
+  connection_count_.release();
+  if (peer.is_ip()) peer_counts_.release(peer.ip());
+}
+
+void Ingress::remove(ServerConnection& client) {
+  observer_.on_disconnected(client.peer(), client.messages());
+  give_back_counts(client.peer());
+  clients_.erase(clients_.id_of(client));
+}
+
+void Ingress::on_accepted(const Submission& submission, mail::QueueId id, Instant now) {
+  ServerConnection* client = clients_.find({submission.connection_slot, submission.connection_generation});
+  if (client != nullptr) client->on_accepted(submission.reply_slot, id, now);
+}
+
+void Ingress::on_refused(const Submission& submission, const mail::Reply& reply, Instant now) {
+  ServerConnection* client = clients_.find({submission.connection_slot, submission.connection_generation});
+  if (client != nullptr) client->on_refused(submission.reply_slot, reply, now);
+}
+
+void Ingress::on_resources() {
+  // Those that stall again go to the end, and wait for the next call.
+  ServerConnection* const last = stalled_.back();
+  while (ServerConnection* client = stalled_.pop_front()) {
+    client->on_resources();
+    if (client == last) return;
+  }
+}
+
+void Ingress::on_tick(Instant now) {
+  while (ServerConnection* client = stalled_.front()) {
+    if (now - client->stalled_since() < options_.resource_patience) return;
+    client->on_stalled_too_long(now);
+  }
+}
+
+void Ingress::stop_accepting() {
+  stopping_ = true;
+  for (const auto& listening : listening_) listening->listener.stop();
+}
+
+bool Ingress::stopped() const {
+  for (const auto& listening : listening_) {
+    if (!listening->listener.stopped()) return false;
+  }
+  return clients_.size() == 0 && refusals_->size() == 0;
+}
+
+void Ingress::shut_down() {
+  clients_.for_each([](SlotId, ServerConnection& client) { client.on_shutdown(); });
+}
+
+void Ingress::abort_all() {
+  clients_.for_each([](SlotId, ServerConnection& client) { client.abort(); });
+}
+
+}  // namespace postern::ingress

@@ -1,0 +1,293 @@
+#include "ingress/server_connection.h"
+
+#include <algorithm>
+#include <string>
+#include <utility>
+
+#include <postern/base/check.h>
+
+#include "ingress/ingress.h"
+
+namespace postern::ingress {
+namespace {
+
+smtp::ServerFacts facts_of(const io::Address& peer) {
+  if (!peer.is_ip()) return {.peer_address = "unix", .peer_address_literal = "[127.0.0.1]"};
+  return {.peer_address = peer.ip().to_string(), .peer_address_literal = peer.ip().to_address_literal()};
+}
+
+// The bookkeeping of a message beside its content: object, envelope, queue entry.
+constexpr std::uint64_t message_overhead_bytes = 1024;
+
+const mail::Reply memory_reply{452, {4, 3, 1}, "Insufficient memory, try again later"};
+
+}  // namespace
+
+ServerConnection::ServerConnection(Ingress& ingress, std::shared_ptr<const ListenerContext> listener,
+                                   const io::Address& peer, Instant now)
+    : ingress_(ingress),
+      listener_(std::move(listener)),
+      peer_(peer),
+      peer_text_(peer.to_string()),
+      session_(listener_->session, facts_of(peer), now),
+      timer_(*this),
+      may_relay_(!peer.is_ip() || listener_->relay_from.contains(peer.ip())) {}
+
+ServerConnection::~ServerConnection() { drop_content(); }
+
+void ServerConnection::start(net::Connection& connection, Instant now) {
+  connection_ = &connection;
+  session_.on_connect_verdict(smtp::Verdict::accept(), now);
+  after_progress();
+}
+
+std::size_t ServerConnection::on_received(MutableBytes bytes) {
+  feeding_ = true;
+  const std::size_t used = feed(bytes);
+  feeding_ = false;
+  after_progress();
+  return used;
+}
+
+std::size_t ServerConnection::feed(Bytes bytes) {
+  const Instant now = ingress_.loop_.now();
+  std::size_t used = 0;
+  for (;;) {
+    if (session_.wait() != smtp::Wait::bytes) {
+      if (!give_verdict(now)) return session_.wait() == smtp::Wait::close ? bytes.size() : used;
+      continue;
+    }
+    if (used == bytes.size()) return used;
+    const Bytes rest = bytes.subspan(used);
+    // Room first: what the session has consumed must be kept or the transaction is lost.
+    if (message_ && !make_room(rest.size(), now)) return used;
+    used += session_.on_bytes(rest, now);
+    if (session_.take_content_dropped()) drop_content();
+    if (const Bytes piece = session_.take_content(); !piece.empty() && message_) message_->content.append(piece);
+  }
+}
+
+// One verdict for the wait the session is in; false when it waits for something that comes later.
+bool ServerConnection::give_verdict(Instant now) {
+  using smtp::Verdict;
+  switch (session_.wait()) {
+    case smtp::Wait::hello_verdict:
+      session_.on_hello_verdict(Verdict::accept(), now);
+      return true;
+    case smtp::Wait::mail_verdict:
+      if (const mail::Reply* refusal = ingress_.door_.refuse_mail(*session_.envelope())) {
+        ingress_.observer_.on_rejected(peer_, session_.envelope(), {}, *refusal);
+        session_.on_mail_verdict(Verdict::refuse(*refusal), now);
+      } else {
+        session_.on_mail_verdict(Verdict::accept(), now);
+      }
+      return true;
+    case smtp::Wait::recipient_verdict: {
+      const mail::RecipientView recipient = session_.recipient();
+      const policy::Verdict verdict =
+          ingress_.relay_policy_->judge_recipient({.may_relay = may_relay_}, recipient.forward_path, 0);
+      if (verdict.kind == policy::Verdict::Kind::refuse) {
+        const mail::Reply reply{verdict.code, verdict.status, std::string(verdict.text)};
+        ingress_.observer_.on_rejected(peer_, session_.envelope(), recipient.forward_path.text, reply);
+        session_.on_recipient_verdict(Verdict::refuse(reply), now);
+      } else if (const mail::Reply* refusal = ingress_.door_.refuse_recipient(recipient.forward_path)) {
+        ingress_.observer_.on_rejected(peer_, session_.envelope(), recipient.forward_path.text, *refusal);
+        session_.on_recipient_verdict(Verdict::refuse(*refusal), now);
+      } else {
+        session_.on_recipient_verdict(Verdict::accept(), now);
+      }
+      return true;
+    }
+    case smtp::Wait::data_verdict:
+      begin_content();
+      session_.on_data_verdict(Verdict::accept(), now);
+      return true;
+    case smtp::Wait::content_verdict:
+      finish_transaction(now);
+      return true;
+    case smtp::Wait::connect_verdict:  // given by start()
+    case smtp::Wait::bytes:
+    case smtp::Wait::reply_slot:
+    case smtp::Wait::output:
+    case smtp::Wait::close:
+      return false;
+  }
+  return false;
+}
+
+void ServerConnection::begin_content() {
+  drop_content();
+  message_ = ingress_.door_.new_message();
+  const mail::EnvelopeHead& head = session_.envelope()->head;
+  // A declared size is the client's word: believed only as far as it saves an allocation.
+  if (head.declared_size > 0) message_->content.expect(std::min<std::uint64_t>(head.declared_size, 64u << 10));
+}
+
+// Sees to it that `bytes` more of content can be kept: memory from the budget, or by streaming out what is here.
+// False: not now; the connection stalls and is resumed by on_resources().
+bool ServerConnection::make_room(std::size_t bytes, Instant now) {
+  const IngressOptions& options = ingress_.options_;
+  if (streamed_.value != 0 || message_->content.size() + bytes > options.inline_content_max) {
+    if (!stream_out(options.chunk_bytes, now) && stalled_) return false;
+    if (!message_) return true;  // it failed: the session swallows the rest
+  }
+  std::uint64_t growth = message_->content.growth_for(bytes);
+  if (message_->budget_bytes == 0) growth += message_overhead_bytes;
+  if (ingress_.door_.take_memory(*message_, growth)) return true;
+  // No memory: let the disk hold this one, if there is enough of it to be worth a chunk.
+  if (message_->content.size() >= ChunkList::small_bytes) {
+    if (!stream_out(0, now) && stalled_) return false;
+    if (!message_) return true;
+    growth = message_->content.growth_for(bytes);
+    if (ingress_.door_.take_memory(*message_, growth)) return true;
+  }
+  if (!stalled_) {
+    stalled_ = true;
+    stalled_since_ = now;
+    ingress_.stalled_.push_back(*this);
+  }
+  return false;
+}
+
+// Moves content from memory into the spool until fewer than `keep_bytes` + 1 are left (whole chunks only, but for 0).
+// False when the spool had no room (the connection stalls) or failed (the content is given up).
+bool ServerConnection::stream_out(std::size_t keep_bytes, Instant now) {
+  ChunkList& content = message_->content;
+  while (content.size() > keep_bytes && content.chunk_count() > 0) {
+    const Bytes chunk = content.chunk(0);
+    if (keep_bytes > 0 && content.chunk_count() == 1 && chunk.size() < ChunkList::chunk_bytes) break;
+    if (streamed_.value == 0) streamed_ = ingress_.door_.begin_content();
+    const Status status = ingress_.door_.append_chunk(streamed_, chunk);
+    if (status.code() == StatusCode::kResourceExhausted) {
+      if (!stalled_) {
+        stalled_ = true;
+        stalled_since_ = now;
+        ingress_.stalled_.push_back(*this);
+      }
+      return false;
+    }
+    if (!status.ok()) {
+      refuse_content({451, {4, 3, 0}, "Local error in storage"}, now);
+      return false;
+    }
+    const std::size_t before = content.memory_bytes();
+    content.drop_front();
+    ingress_.door_.give_memory(*message_, before - content.memory_bytes());
+  }
+  return true;
+}
+
+void ServerConnection::refuse_content(const mail::Reply& reply, Instant now) {
+  drop_content();
+  session_.on_content_failed(reply, now);
+}
+
+void ServerConnection::drop_content() {
+  if (streamed_.value != 0) ingress_.door_.abandon_content(streamed_);
+  streamed_ = {};
+  if (message_) ingress_.door_.discard_message(std::move(message_));
+  message_.reset();
+}
+
+void ServerConnection::finish_transaction(Instant now) {
+  if (!message_) {  // its content was given up: the session knows, and has answered
+    session_.on_content_failed(memory_reply, now);
+    return;
+  }
+  const smtp::FinishedTransaction finished = session_.take_transaction(message_->envelope);
+  message_->facts = finished.facts;
+  message_->envelope.set_client(session_.hello_name(), peer_text_);
+  ++messages_;
+  const SlotId self = ingress_.clients_.id_of(*this);
+  ingress_.door_.submit(std::move(message_), std::exchange(streamed_, {}),
+                        {.connection_slot = self.slot, .connection_generation = self.generation, .reply_slot = finished.slot});
+}
+
+void ServerConnection::on_accepted(smtp::ReplySlot slot, mail::QueueId id, Instant now) {
+  session_.on_content_durable(slot, id, now);
+  after_progress();
+}
+
+void ServerConnection::on_refused(smtp::ReplySlot slot, const mail::Reply& reply, Instant now) {
+  ingress_.observer_.on_rejected(peer_, nullptr, {}, reply);
+  session_.on_content_refused(slot, reply, now);
+  after_progress();
+}
+
+void ServerConnection::on_resources() {
+  stalled_ = false;
+  after_progress();
+}
+
+void ServerConnection::on_stalled_too_long(Instant now) {
+  ListHook<WaitingTag>::unlink();
+  stalled_ = false;
+  refuse_content(memory_reply, now);
+  after_progress();
+}
+
+void ServerConnection::on_shutdown() {
+  session_.on_shutdown();
+  after_progress();
+}
+
+void ServerConnection::abort() {
+  closing_ = true;
+  connection_->abort();
+}
+
+// Whatever happened: replies go out, reading goes on or stops, the timer stands right.
+void ServerConnection::after_progress() {
+  if (feeding_ || closing_) return;
+  send_output();
+  if (closing_) return;
+  if (session_.wait() == smtp::Wait::bytes && !stalled_ && !half_closed_) connection_->resume();
+  ingress_.timers_.arm(timer_, session_.next_deadline());
+}
+
+void ServerConnection::send_output() {
+  if (send_in_flight_) return;
+  const Bytes output = session_.output();
+  if (output.empty()) {
+    if (session_.wait() == smtp::Wait::close || (half_closed_ && session_.open_slots() == 0)) {
+      closing_ = true;
+      timer_.cancel();
+      connection_->close_orderly(ingress_.options_.linger);
+    }
+    return;
+  }
+  sending_.assign(as_text(output));
+  session_.on_output_taken(sending_.size());
+  send_in_flight_ = true;
+  slice_ = {reinterpret_cast<const std::byte*>(sending_.data()), sending_.size()};
+  connection_->send({&slice_, 1});
+  session_.on_output_sent(session_.output_total());
+}
+
+void ServerConnection::on_sent() {
+  send_in_flight_ = false;
+  after_progress();
+}
+
+void ServerConnection::on_end_of_stream() {
+  // The client has said all it will. What is accepted stays accepted; what was under way is gone with the connection.
+  // Replies that are still due are sent before the connection is closed.
+  drop_content();
+  half_closed_ = true;
+  after_progress();
+}
+
+void ServerConnection::on_lost(const Status& /*status*/) {
+  closing_ = true;
+  drop_content();
+}
+
+void ServerConnection::on_closed() { ingress_.remove(*this); }
+
+void ServerConnection::on_timer(Timer& /*timer*/, Instant now) {
+  session_.on_deadline(now);
+  if (session_.take_content_dropped()) drop_content();
+  after_progress();
+}
+
+}  // namespace postern::ingress

@@ -1,0 +1,98 @@
+// One client: a server session on a connection. Carries bytes in, replies out, verdicts and content in between.
+//
+// It judges nothing itself: verdicts come from Ingress, memory and durability from the Door. It keeps no received bytes
+// but those of the content being collected: what the session cannot take yet stays in the connection's lent buffer, and
+// the client is not read from meanwhile.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+
+#include <postern/base/intrusive_list.h>
+#include <postern/base/timer_wheel.h>
+#include <postern/mail/message.h>
+#include <postern/smtp/server_session.h>
+
+#include "ingress/door.h"
+#include "net/connection.h"
+
+namespace postern::ingress {
+
+class Ingress;
+struct ListenerContext;
+struct WaitingTag;
+
+class ServerConnection final : public net::ConnectionUser, private TimerHandler, public ListHook<WaitingTag> {
+ public:
+  ServerConnection(Ingress& ingress, std::shared_ptr<const ListenerContext> listener, const io::Address& peer, Instant now);
+  ~ServerConnection();
+  ServerConnection(const ServerConnection&) = delete;
+  ServerConnection& operator=(const ServerConnection&) = delete;
+
+  // Once, behind the constructor: the greeting. The connection tells this object from now on.
+  void start(net::Connection& connection, Instant now);
+
+  // --- from the door -----------------------------------------------------------------------------------------------
+  void on_accepted(smtp::ReplySlot slot, mail::QueueId id, Instant now);
+  void on_refused(smtp::ReplySlot slot, const mail::Reply& reply, Instant now);
+  // Memory or room in the spool came back: goes on where it stopped.
+  void on_resources();
+  // It waited for that longer than Ingress has patience: 452, and the rest of the content is swallowed.
+  void on_stalled_too_long(Instant now);
+  [[nodiscard]] Instant stalled_since() const { return stalled_since_; }
+  void on_shutdown();
+  // The grace is over: 421 and an end whatever is under way.
+  void abort();
+
+  [[nodiscard]] const io::Address& peer() const { return peer_; }
+  [[nodiscard]] std::uint32_t messages() const { return messages_; }  // taken so far
+  // A message was begun and not yet answered: what an orderly stop waits for.
+  [[nodiscard]] bool busy() const { return message_ != nullptr || session_.open_slots() > 0; }
+
+  // --- net::ConnectionUser -----------------------------------------------------------------------------------------
+  std::size_t on_received(MutableBytes bytes) override;
+  void on_end_of_stream() override;
+  void on_sent() override;
+  void on_lost(const Status& status) override;
+  void on_closed() override;
+
+ private:
+  void on_timer(Timer& timer, Instant now) override;
+
+  // Feeds the session; returns what it consumed. Stops where the session or a resource says so.
+  std::size_t feed(Bytes bytes);
+  [[nodiscard]] bool give_verdict(Instant now);
+  void begin_content();
+  [[nodiscard]] bool make_room(std::size_t bytes, Instant now);
+  bool stream_out(std::size_t keep_bytes, Instant now);
+  void drop_content();
+  void finish_transaction(Instant now);
+  void refuse_content(const mail::Reply& reply, Instant now);
+  void after_progress();
+  void send_output();
+
+  Ingress& ingress_;
+  std::shared_ptr<const ListenerContext> listener_;
+  net::Connection* connection_ = nullptr;
+  io::Address peer_;
+  std::string peer_text_;
+  smtp::ServerSession session_;
+  Timer timer_;
+  std::string sending_;  // replies in the kernel's hands
+  io::Slice slice_;      // the same, for send()
+  bool send_in_flight_ = false;
+  bool may_relay_ = false;
+  bool closing_ = false;
+  bool half_closed_ = false;  // the client has sent its FIN
+  bool stalled_ = false;     // for memory or room in the spool; in Ingress's list of the waiting
+  bool feeding_ = false;
+  Instant stalled_since_{};
+  std::uint32_t messages_ = 0;
+
+  // The transaction whose content is coming in.
+  std::unique_ptr<mail::Message> message_;
+  spool::ContentId streamed_{};
+};
+
+}  // namespace postern::ingress

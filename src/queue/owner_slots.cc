@@ -1,0 +1,173 @@
+#include <algorithm>
+
+#include <postern/base/check.h>
+#include <postern/queue/owner_slots.h>
+
+namespace postern::queue {
+
+void OwnerSlots::on_ready(SiteId site, Instant now) {
+  Path& path = paths_[site];
+  path.ready = true;
+  settle(site, path, now);
+}
+
+void OwnerSlots::on_slot_grant(const SlotGrant& grant, Instant now) {
+  Path& path = paths_[grant.site];
+  path.granted += grant.slots;
+  path.asked = false;
+  path.told_idle = false;
+  settle(grant.site, path, now);
+}
+
+void OwnerSlots::on_slot_recall(const SlotRecall& recall, Instant now) {
+  const auto it = paths_.find(recall.site);
+  if (it == paths_.end()) return;  // all had been returned already
+  Path& path = it->second;
+  path.recalled = std::min(path.recalled + recall.slots, path.granted);
+  path.told_idle = path.told_idle || (recall.idle && path.granted > 0);
+  settle(recall.site, path, now);
+}
+
+void OwnerSlots::on_pulled(SiteId site, bool more, Instant now) {
+  Path& path = paths_[site];
+  path.asked = more;
+  path.ready = more;
+  settle(site, path, now);
+}
+
+void OwnerSlots::on_site_down(SiteId site, bool more, Instant now) {
+  Path& path = paths_[site];
+  path.asked = false;
+  path.ready = more;
+  settle(site, path, now);
+}
+
+void OwnerSlots::on_started(SiteId site, bool more, Instant now) {
+  Path& path = paths_[site];
+  path.ready = more;
+  settle(site, path, now);
+}
+
+void OwnerSlots::on_connecting(SiteId site, Instant now) {
+  Path& path = paths_[site];
+  POSTERN_CHECK(path.starting > 0);
+  --path.starting;
+  ++path.busy;
+  if (path.idle > 0) --path.idle;
+  settle(site, path, now);
+}
+
+void OwnerSlots::on_start_void(SiteId site, Instant now) {
+  Path& path = paths_[site];
+  POSTERN_CHECK(path.starting > 0);
+  --path.starting;
+  settle(site, path, now);
+}
+
+void OwnerSlots::on_delivery_done(SiteId site, bool connection_kept, Instant now) {
+  Path& path = paths_[site];
+  POSTERN_CHECK(path.busy > 0);
+  --path.busy;
+  if (connection_kept) ++path.idle;
+  settle(site, path, now);
+}
+
+void OwnerSlots::on_idle_closed(SiteId site, Instant now) {
+  Path& path = paths_[site];
+  POSTERN_CHECK(path.idle > 0, "an idle connection closed that was not counted");
+  --path.idle;
+  settle(site, path, now);
+}
+
+void OwnerSlots::on_path_failed(SiteId site, Instant now, Random& random) {
+  Path& path = paths_[site];
+  path.backoff.on_failure(now, random);
+  settle(site, path, now);
+}
+
+void OwnerSlots::on_path_succeeded(SiteId site, Instant now) {
+  const auto it = paths_.find(site);
+  if (it == paths_.end() || !it->second.backoff.probing()) return;
+  it->second.backoff.on_success();
+  settle(site, it->second, now);
+}
+
+std::optional<OwnerSlots::Output> OwnerSlots::take_output() {
+  return outputs_.take();
+}
+
+Instant OwnerSlots::next_deadline() const {
+  return timers_.empty() ? never : timers_.begin()->first;
+}
+
+void OwnerSlots::on_deadline(Instant now) {
+  while (!timers_.empty() && timers_.begin()->first <= now) {
+    const SiteId site = timers_.begin()->second;
+    Path& path = paths_[site];
+    set_timer(site, path, never);
+    settle(site, path, now);
+  }
+}
+
+std::uint32_t OwnerSlots::slots_held(SiteId site) const {
+  const auto it = paths_.find(site);
+  return it == paths_.end() ? 0 : it->second.granted;
+}
+
+void OwnerSlots::settle(SiteId site, Path& path, Instant now) {
+  const bool held = path.backoff.held(now);
+
+  const std::uint32_t running = path.busy + path.starting;
+
+  // Slots that others wait for go first, also before work that is ready here: the home has counted.
+  std::uint32_t back = std::min(path.recalled, path.granted - running);
+  path.recalled -= back;
+  path.granted -= back;
+
+  // One at a time: on_started() tells whether there is more.
+  if (path.ready && !held && running < path.granted && !(path.backoff.probing() && running > 0)) {
+    ++path.starting;
+    path.ready = false;
+    outputs_.push(Start{.site = site});
+  } else if (!path.ready || held) {
+    // Without work, or not to be used, a slot is kept only for its open connection; not even for that if others wait.
+    const std::uint32_t kept = path.told_idle ? running : std::max(running, std::min(in_use(path), path.granted));
+    back += path.granted - kept;
+    path.granted = kept;
+    path.recalled = std::min(path.recalled, path.granted);
+  }
+  if (in_use(path) > path.granted) {
+    const std::uint32_t close = in_use(path) - path.granted;
+    path.idle -= close;
+    outputs_.push(CloseIdle{.site = site, .connections = close});
+  }
+
+  // While probing, one connection is enough; without any slot the home is asked for it.
+  const bool wants =
+      path.ready && !held && path.busy + path.starting == path.granted && !(path.backoff.probing() && path.granted > 0);
+  const bool ask = wants && !path.asked;
+  if (ask) path.asked = true;
+  if (back > 0) {
+    outputs_.push(SlotReturn{.site = site, .from = self_, .slots = back, .wants = ask});
+  } else if (ask && path.granted > 0) {
+    outputs_.push(SlotRequest{.site = site, .from = self_});
+  } else if (ask) {
+    outputs_.push(Notice{.site = site, .from = self_});
+  }
+  if (path.granted == 0) path.told_idle = false;
+
+  // What it has learnt of failures is remembered for as long as a hold can be; then a new failure is a first one.
+  const Instant forget_at = path.backoff.probing() ? path.backoff.hold_until() + PathBackoff::hold_max : now;
+  const Instant timer = held ? path.backoff.hold_until() : forget_at;
+  set_timer(site, path, timer > now ? timer : never);
+  if (path.timer == never && path.granted == 0 && !path.ready && !path.asked) paths_.erase(site);
+}
+
+void OwnerSlots::set_timer(SiteId site, Path& path, Instant at) {
+  if (path.timer == at) return;
+  if (path.timer != never) timers_.erase({path.timer, site});
+  path.timer = at;
+  if (at != never) timers_.insert({at, site});
+}
+
+}  // namespace postern::queue

@@ -1,0 +1,518 @@
+#include "shard/log_driver.h"
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <utility>
+
+#include <fcntl.h>
+
+#include <postern/base/check.h>
+
+namespace postern::shard {
+namespace {
+
+constexpr std::size_t zero_bytes = 1u << 20;
+constexpr Duration space_interval = std::chrono::seconds(1);
+
+Status failure(std::int32_t result, std::string_view what) {
+  const StatusCode code = result == -ENOENT   ? StatusCode::kNotFound
+                          : result == -ENOSPC ? StatusCode::kResourceExhausted
+                                              : StatusCode::kUnavailable;
+  return error(code, std::string(what) + ": " + std::strerror(-result));
+}
+
+Status read_status(const io::Completion& completion, std::uint64_t asked) {
+  if (completion.result < 0) return failure(completion.result, "reading the spool");
+  if (static_cast<std::uint64_t>(completion.result) < asked) {
+    return error(StatusCode::kDataLoss, "the segment file ends early");
+  }
+  return OkStatus();
+}
+
+// Shared by all drivers of the process: only ever read.
+Bytes zeros() {
+  static const spool::AlignedBuffer buffer = [] {
+    spool::AlignedBuffer made(zero_bytes);
+    std::memset(made.data(), 0, made.size());
+    return made;
+  }();
+  return buffer.first(zero_bytes);
+}
+
+}  // namespace
+
+LogDriver::LogDriver(const Setup& setup) : setup_(setup), directory_path_(path_of(spool::log_directory(setup.log))) {}
+
+LogDriver::~LogDriver() {
+  for (const auto& [slot, file] : files_) setup_.loop.close(file.descriptor);
+}
+
+io::Token LogDriver::token(Use use) const {
+  return {.slot = std::uint32_t{setup_.index} << 24 | static_cast<std::uint32_t>(use), .generation = 1, .kind = setup_.kind};
+}
+
+// --- start-up --------------------------------------------------------------------------------------------------------
+
+void LogDriver::start() {
+  request_ = {.kind = io::FileRequest::Kind::list_directory, .path = directory_path_.c_str()};
+  request_.names_out = &names_;
+  phase_ = Phase::listing;
+  ++pending_;
+  setup_.loop.file(request_, token(Use::start));
+}
+
+void LogDriver::on_start(const io::Completion& completion) {
+  if (phase_ == Phase::listing) {
+    if (completion.result < 0 && completion.result != -ENOENT) {
+      return unusable(failure(completion.result, directory_path_));
+    }
+    directory_made_ = completion.result >= 0;
+    phase_ = Phase::sizing;
+    return size_next();
+  }
+  if (completion.result < 0) return unusable(failure(completion.result, path_));
+  slots_.push_back({*spool::parse_slot_name(names_[name_]), size_});
+  ++name_;
+  size_next();
+}
+
+void LogDriver::size_next() {
+  while (name_ < names_.size() && !spool::parse_slot_name(names_[name_])) {
+    setup_.user.on_log_alarm(*this, directory_path_ + "/" + names_[name_] + ": not a segment file; left alone");
+    ++name_;
+  }
+  if (name_ == names_.size()) {
+    phase_ = Phase::recovering;
+    recovery_ = std::make_unique<spool::Recovery>(setup_.log, setup_.options, std::move(slots_));
+    return recover();
+  }
+  path_ = directory_path_ + "/" + names_[name_];
+  request_ = {.kind = io::FileRequest::Kind::file_size, .path = path_.c_str()};
+  request_.size_out = &size_;
+  ++pending_;
+  setup_.loop.file(request_, token(Use::start));
+}
+
+void LogDriver::recover() {
+  while (!recovery_->done()) {
+    const std::optional<spool::ReadIntent> intent = recovery_->take_read();
+    if (!intent) return;  // one is under way
+    const StatusOr<io::Loop::LogFile> opened = file(intent->slot);
+    if (!opened.ok()) {
+      recovery_->on_read(opened.status());
+      continue;
+    }
+    ++pending_;
+    setup_.loop.log_read(*opened, intent->target, intent->offset, token(Use::recovery));
+    return;
+  }
+  if (!recovery_->status().ok()) return unusable(recovery_->status());
+  become_ready();
+}
+
+void LogDriver::become_ready() {
+  log_ = std::make_unique<spool::Log>(setup_.options, recovery_->take_result());
+  recovery_.reset();
+  phase_ = Phase::running;
+  for (const std::string& alarm : log_->recovery_report().alarms) setup_.user.on_log_alarm(*this, alarm);
+  setup_.user.on_log_ready(*this);
+}
+
+void LogDriver::unusable(const Status& status) {
+  phase_ = Phase::unusable;
+  setup_.user.on_log_unusable(*this, status);
+}
+
+StatusOr<io::Loop::LogFile> LogDriver::file(spool::Slot slot) {
+  if (const auto known = files_.find(slot.value); known != files_.end()) return known->second;
+  const std::string path = path_of(spool::slot_path(setup_.log, slot));
+  StatusOr<io::Loop::LogFile> opened = setup_.loop.open_log(path.c_str(), setup_.synced);
+  if (!opened.ok()) return opened.status();
+  if (!opened->direct && setup_.synced && !std::exchange(said_buffered_, true)) {
+    setup_.user.on_log_alarm(*this, path + ": the file system refuses O_DIRECT; using buffered writes and fdatasync, which "
+                                           "cost several times as much");
+  }
+  files_.emplace(slot.value, *opened);
+  return *opened;
+}
+
+void LogDriver::begin_replay() {
+  replay_ = std::make_unique<spool::Replay>(*log_);
+}
+
+void LogDriver::pump_replay() {
+  // A bounded number per turn: new mail is served meanwhile.
+  for (int i = 0; i < 256; ++i) {
+    if (replay_->done()) {
+      for (const auto& lost : replay_->unreadable()) {
+        setup_.metrics.spool_messages_quarantined.add();
+        setup_.user.on_log_alarm(*this, "message " + lost.id.to_string() + " cannot be read and stays in the spool: " +
+                                            std::string(message_of(lost.status)));
+      }
+      replay_.reset();
+      setup_.user.on_replay_done(*this);
+      return;
+    }
+    if (const std::optional<spool::ReplayedMessage> message = replay_->take_message()) {
+      setup_.user.on_replayed(*this, *message);
+      continue;
+    }
+    if (replay_->done()) continue;
+    if (const std::optional<spool::ReadIntent> intent = replay_->take_read()) {
+      read_into(*intent, Use::replay);
+      return;
+    }
+    return;  // a read is under way
+  }
+}
+
+void LogDriver::read_into(const spool::ReadIntent& intent, Use use) {
+  const StatusOr<io::Loop::LogFile> opened = file(intent.slot);
+  if (!opened.ok()) {
+    if (use == Use::replay) {
+      replay_->on_read(opened.status());
+    } else {
+      compaction_in_flight_ = false;
+      log_->on_compaction_read(opened.status());
+    }
+    return;
+  }
+  ++pending_;
+  (use == Use::replay ? replay_asked_ : compaction_asked_) = intent.target.size();
+  if (use == Use::replay) replay_reading_ = true;
+  setup_.loop.log_read(*opened, intent.target, intent.offset, token(use));
+}
+
+// --- every turn ------------------------------------------------------------------------------------------------------
+
+void LogDriver::turn(Instant now, bool more_is_coming) {
+  if (!log_) return;
+  while (log_->wants_key()) {
+    spool::SegmentKey key;
+    setup_.loop.random(key);
+    log_->add_key(key);
+  }
+  if (making_ == Making::idle) {
+    if (std::optional<spool::SlotRequest> wanted = log_->take_slot_request()) {
+      wanted_ = std::move(*wanted);
+      making_path_ = path_of(wanted_.path);
+      if (const auto known = files_.find(wanted_.slot.value); known != files_.end()) {
+        setup_.loop.close(known->second.descriptor);
+        files_.erase(known);
+      }
+      if (wanted_.kind == spool::SlotRequest::Kind::remove) {
+        make(Making::remove);
+      } else {
+        make(directory_made_ ? Making::create : Making::directory);
+      }
+    }
+  }
+  write_next(now, more_is_coming);
+  if (replay_) {
+    pump_replay();
+  } else if (!compaction_in_flight_) {
+    if (const std::optional<spool::ReadIntent> intent = log_->take_compaction_read()) {
+      compaction_in_flight_ = true;
+      read_into(*intent, Use::compaction);
+    }
+  }
+  issue_reads();
+  if (now >= next_space_ && !space_asked_) {
+    space_asked_ = true;
+    next_space_ = now + space_interval;
+    space_request_ = {.kind = io::FileRequest::Kind::space, .path = setup_.data_dir.c_str()};
+    space_request_.space_out = &space_;
+    ++pending_;
+    setup_.loop.file(space_request_, token(Use::space));
+  }
+  say_alarms();
+}
+
+void LogDriver::say_alarms() {
+  for (const std::string& alarm : log_->take_alarms()) setup_.user.on_log_alarm(*this, alarm);
+}
+
+Instant LogDriver::next_deadline() const {
+  if (!log_) return never;
+  if (replay_ != nullptr && !replay_->done()) {
+    // Its next read or message is due unless a read is under way, whose completion wakes the loop.
+    return replay_waits() ? std::min(log_->next_deadline(), next_space_) : Instant::min();
+  }
+  return std::min(log_->next_deadline(), next_space_);
+}
+
+void LogDriver::write_next(Instant now, bool more_is_coming) {
+  if (write_in_flight_) return;
+  const std::optional<spool::WriteIntent> intent = log_->take_write(now, more_is_coming);
+  if (!intent) return;
+  const StatusOr<io::Loop::LogFile> opened = file(intent->slot);
+  if (!opened.ok()) {
+    log_->on_written(opened.status(), now);
+    after_write();
+    return;
+  }
+  write_in_flight_ = true;
+  write_bytes_ = intent->data.size();
+  write_began_ = now;
+  ++pending_;
+  setup_.loop.durable_write(*opened, intent->data, intent->offset, token(Use::write));
+}
+
+void LogDriver::on_write(const io::Completion& completion) {
+  const Instant now = setup_.loop.now();
+  write_in_flight_ = false;
+  setup_.metrics.spool_write_seconds.observe(now - write_began_);
+  if (completion.result < 0) {
+    log_->on_written(failure(completion.result, "writing the spool log " + directory_path_), now);
+  } else if (static_cast<std::size_t>(completion.result) != write_bytes_) {
+    log_->on_written(error(StatusCode::kUnavailable, "writing the spool log " + directory_path_ + ": short write"), now);
+  } else {
+    log_->on_written(OkStatus(), now);
+  }
+  after_write();
+}
+
+void LogDriver::after_write() {
+  const spool::Log::Figures& figures = log_->figures();
+  setup_.metrics.spool_batches.add(figures.batches - std::exchange(batches_seen_, figures.batches));
+  setup_.metrics.spool_bytes.add(figures.bytes_written - std::exchange(bytes_seen_, figures.bytes_written));
+  for (const spool::Ticket ticket : log_->take_durable()) {
+    if (ticket.value != 0) setup_.user.on_durable(*this, ticket);
+  }
+  for (const spool::Moved& moved : log_->take_moved()) setup_.user.on_moved(*this, moved);
+  if (log_->failed()) {
+    for (const spool::Ticket ticket : log_->take_undone()) {
+      if (ticket.value != 0) setup_.user.on_undone(*this, ticket);
+    }
+    if (!std::exchange(said_failed_, true)) setup_.user.on_log_failed(*this, log_->failure());
+    return;
+  }
+  setup_.user.on_log_room(*this);
+}
+
+void LogDriver::on_completion(const io::Completion& completion) {
+  --pending_;
+  const std::uint32_t name = completion.token.slot & 0xFF'FFFF;
+  if (name >= static_cast<std::uint32_t>(Use::first_read)) {
+    return on_read(name - static_cast<std::uint32_t>(Use::first_read), completion);
+  }
+  switch (static_cast<Use>(name)) {
+    case Use::start:
+      return on_start(completion);
+    case Use::recovery:
+      recovery_->on_read(completion.result >= 0 ? OkStatus() : failure(completion.result, "reading"));
+      return recover();
+    case Use::write:
+      return on_write(completion);
+    case Use::making:
+      return on_making(completion);
+    case Use::compaction:
+      compaction_in_flight_ = false;
+      log_->on_compaction_read(read_status(completion, compaction_asked_));
+      return;
+    case Use::replay:
+      replay_reading_ = false;
+      replay_->on_read(read_status(completion, replay_asked_));
+      return;
+    case Use::space:
+      space_asked_ = false;
+      if (completion.result >= 0) log_->on_space(space_.free_bytes);
+      setup_.user.on_log_room(*this);
+      return;
+    case Use::first_read:
+      break;
+  }
+}
+
+// --- segment files ---------------------------------------------------------------------------------------------------
+
+void LogDriver::make(Making step) {
+  using Kind = io::FileRequest::Kind;
+  making_ = step;
+  making_request_ = {};
+  switch (step) {
+    case Making::directory:
+      making_request_ = {.kind = Kind::make_directory, .path = directory_path_.c_str(), .mode = 0700};
+      break;
+    case Making::parent_open:
+      path_ = setup_.data_dir + "/logs";
+      making_request_ = {.kind = Kind::open, .path = path_.c_str(), .open_flags = O_RDONLY | O_DIRECTORY | O_CLOEXEC};
+      break;
+    case Making::create:
+      making_request_ = {.kind = Kind::open, .path = making_path_.c_str(), .open_flags = O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, .mode = 0600};
+      break;
+    case Making::allocate:
+      making_request_ = {.kind = Kind::allocate, .descriptor = making_file_, .length = wanted_.bytes};
+      break;
+    case Making::zero:
+      making_request_ = {.kind = Kind::write, .descriptor = making_file_,
+                         .data = zeros().first(std::min<std::uint64_t>(zero_bytes, wanted_.bytes - zeroed_)), .offset = zeroed_};
+      break;
+    case Making::parent_sync:
+    case Making::sync:
+    case Making::directory_sync:
+      making_request_ = {.kind = Kind::sync, .descriptor = making_file_};
+      break;
+    case Making::parent_close:
+    case Making::close:
+    case Making::directory_close:
+      making_request_ = {.kind = Kind::close, .descriptor = making_file_};
+      break;
+    case Making::directory_open:
+      making_request_ = {.kind = Kind::open, .path = directory_path_.c_str(), .open_flags = O_RDONLY | O_DIRECTORY | O_CLOEXEC};
+      break;
+    case Making::remove:
+      making_request_ = {.kind = Kind::unlink, .path = making_path_.c_str()};
+      break;
+    case Making::idle:
+      return;
+  }
+  ++pending_;
+  setup_.loop.file(making_request_, token(Use::making));
+}
+
+void LogDriver::on_making(const io::Completion& completion) {
+  const std::int32_t result = completion.result;
+  if (result < 0 && !(making_ == Making::directory && result == -EEXIST) && !(making_ == Making::remove && result == -ENOENT)) {
+    const bool holds_file = making_ == Making::allocate || making_ == Making::zero || making_ == Making::sync ||
+                            making_ == Making::parent_sync || making_ == Making::directory_sync;
+    if (holds_file) setup_.loop.close(std::exchange(making_file_, -1));
+    return making_done(failure(result, making_path_));
+  }
+  switch (making_) {
+    case Making::directory:
+      return make(Making::parent_open);
+    case Making::parent_open:
+      making_file_ = result;
+      return make(Making::parent_sync);
+    case Making::parent_sync:
+      return make(Making::parent_close);
+    case Making::parent_close:
+      making_file_ = -1;
+      directory_made_ = true;
+      return make(Making::create);
+    case Making::create:
+      making_file_ = result;
+      zeroed_ = 0;
+      return make(Making::allocate);
+    case Making::allocate:
+      return make(Making::zero);
+    case Making::zero:
+      zeroed_ += static_cast<std::uint64_t>(result);
+      return make(zeroed_ < wanted_.bytes ? Making::zero : Making::sync);
+    case Making::sync:
+      return make(Making::close);
+    case Making::close:
+      making_file_ = -1;
+      return make(Making::directory_open);
+    case Making::directory_open:
+      making_file_ = result;
+      return make(Making::directory_sync);
+    case Making::directory_sync:
+      return make(Making::directory_close);
+    case Making::directory_close: {
+      making_file_ = -1;
+      const StatusOr<io::Loop::LogFile> opened = file(wanted_.slot);
+      return making_done(opened.status());
+    }
+    case Making::remove:
+      return making_done(OkStatus());
+    case Making::idle:
+      break;
+  }
+}
+
+void LogDriver::making_done(const Status& status) {
+  making_ = Making::idle;
+  if (!status.ok()) setup_.user.on_log_alarm(*this, "a spool segment could not be made: " + std::string(message_of(status)));
+  log_->on_slot_done(wanted_.slot, status);
+  setup_.user.on_log_room(*this);
+}
+
+// --- reads for deliveries --------------------------------------------------------------------------------------------
+
+void LogDriver::read_message(mail::Location location, ReadUser& user, std::uint64_t cookie) {
+  auto read = std::make_unique<Read>();
+  read->user = &user;
+  read->cookie = cookie;
+  read->location = location;
+  ask(std::move(read));
+}
+
+void LogDriver::read_chunk(const spool::Extent& extent, std::size_t index, ReadUser& user, std::uint64_t cookie) {
+  auto read = std::make_unique<Read>();
+  read->user = &user;
+  read->cookie = cookie;
+  read->is_chunk = true;
+  read->extent = extent;
+  read->index = index;
+  ask(std::move(read));
+}
+
+void LogDriver::ask(std::unique_ptr<Read> read) {
+  std::size_t place = 0;
+  while (place < reads_.size() && reads_[place]) ++place;
+  if (place == reads_.size()) reads_.emplace_back();
+  reads_[place] = std::move(read);
+  waiting_reads_.push_back(place);
+}
+
+void LogDriver::forget_reads(const ReadUser& user, std::uint64_t cookie) {
+  for (const std::unique_ptr<Read>& read : reads_) {
+    if (read && read->user == &user && read->cookie == cookie) read->user = nullptr;
+  }
+}
+
+void LogDriver::issue_reads() {
+  while (!waiting_reads_.empty() && reads_issued_ < reads_max) {
+    const std::size_t place = waiting_reads_.front();
+    waiting_reads_.pop_front();
+    Read& read = *reads_[place];
+    if (read.user == nullptr) {
+      reads_[place].reset();
+      continue;
+    }
+    const StatusOr<spool::ReadRange> plan = read.is_chunk ? log_->read_plan(read.extent) : log_->read_plan(read.location);
+    StatusOr<io::Loop::LogFile> opened = plan.ok() ? file(plan->slot) : plan.status();
+    if (!opened.ok()) {
+      tell(place, opened.status());
+      continue;
+    }
+    read.range = *plan;
+    read.buffer = spool::AlignedBuffer(plan->bytes);
+    ++reads_issued_;
+    ++pending_;
+    io::Token name = token(Use::first_read);
+    name.slot += static_cast<std::uint32_t>(place);
+    setup_.loop.log_read(*opened, read.buffer.bytes(), plan->offset, name);
+  }
+}
+
+void LogDriver::on_read(std::size_t place, const io::Completion& completion) {
+  --reads_issued_;
+  Read& read = *reads_[place];
+  tell(place, read_status(completion, read.range.bytes));
+}
+
+// Ends one read: what was asked for, decoded, or why not.
+void LogDriver::tell(std::size_t place, const Status& status) {
+  const std::unique_ptr<Read> read = std::move(reads_[place]);
+  if (read->user == nullptr) return;
+  const Bytes range = read->buffer.size() > 0 ? read->buffer.first(read->range.bytes) : Bytes{};
+  if (read->is_chunk) {
+    read->user->on_chunk_read(read->cookie,
+                              status.ok() ? log_->decode_chunk(read->extent, read->index, range) : StatusOr<Bytes>(status));
+  } else {
+    read->user->on_message_read(read->cookie, status.ok() ? log_->decode_message(read->location, range)
+                                                          : StatusOr<spool::MessageView>(status));
+  }
+}
+
+void LogDriver::stop_waiting() {
+  if (log_) log_->stop_waiting();
+}
+
+bool LogDriver::idle() const { return pending_ == (space_asked_ ? 1u : 0u) && (!log_ || log_->idle() || log_->failed()); }
+
+}  // namespace postern::shard

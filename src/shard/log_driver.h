@@ -1,0 +1,201 @@
+// Carries one spool log's intents to the loop: recovery, replay, writes, segment files, reads, compaction.
+//
+// It knows files and operations, and nothing of what the records mean. The shard owns one per log assigned to it.
+#pragma once
+
+#include <cstdint>
+#include <deque>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include <absl/container/flat_hash_map.h>
+
+#include <postern/base/counters.h>
+#include <postern/base/slot_map.h>
+#include <postern/base/status.h>
+#include <postern/spool/log.h>
+#include <postern/spool/recovery.h>
+#include <postern/spool/replay.h>
+
+#include "io/loop.h"
+#include "shard/metrics.h"
+
+namespace postern::shard {
+
+class LogDriver;
+
+// The shard. Calls come from within run_once() or turn(), never from within the call that asked.
+class LogUser {
+ public:
+  // The log is recovered: log() may be used, appends are taken once its intake is open.
+  virtual void on_log_ready(LogDriver& driver) = 0;
+  // It cannot be used at all (newer format, unreadable directory): the process must not run without it.
+  virtual void on_log_unusable(LogDriver& driver, const Status& status) = 0;
+  virtual void on_durable(LogDriver& driver, spool::Ticket ticket) = 0;
+  virtual void on_undone(LogDriver& driver, spool::Ticket ticket) = 0;
+  virtual void on_moved(LogDriver& driver, const spool::Moved& moved) = 0;
+  // One living message from before the start; then on_replay_done().
+  virtual void on_replayed(LogDriver& driver, const spool::ReplayedMessage& message) = 0;
+  virtual void on_replay_done(LogDriver& driver) = 0;
+  // A write failed: final [exit 74].
+  virtual void on_log_failed(LogDriver& driver, const Status& status) = 0;
+  // For the operator: damage, fallback from O_DIRECT, files set aside.
+  virtual void on_log_alarm(LogDriver& driver, std::string_view text) = 0;
+  // Appends that found no room may be tried again.
+  virtual void on_log_room(LogDriver& driver) = 0;
+
+ protected:
+  ~LogUser() = default;
+};
+
+// Who asked for a message or a chunk. Views are valid during the call.
+class ReadUser {
+ public:
+  virtual void on_message_read(std::uint64_t cookie, const StatusOr<spool::MessageView>& message) = 0;
+  virtual void on_chunk_read(std::uint64_t cookie, const StatusOr<Bytes>& chunk) = 0;
+
+ protected:
+  ~ReadUser() = default;
+};
+
+class LogDriver {
+ public:
+  struct Setup {
+    io::Loop& loop;
+    LogUser& user;
+    Metrics& metrics;
+    std::string data_dir;
+    std::uint16_t log = 0;
+    bool synced = true;
+    spool::Options options;
+    // All drivers of a shard share one token kind; `index` tells them apart (the upper byte of token.slot).
+    std::uint8_t kind = 0;
+    std::uint8_t index = 0;
+  };
+  static constexpr std::size_t reads_max = 64;  // of messages and chunks at one moment; more wait their turn
+
+  explicit LogDriver(const Setup& setup);
+  ~LogDriver();
+  LogDriver(const LogDriver&) = delete;
+  LogDriver& operator=(const LogDriver&) = delete;
+
+  void start();
+  // One living message at a time is replayed; the user paces it by calling turn().
+  void begin_replay();
+
+  // Once per turn of the loop, behind everything that appends.
+  void turn(Instant now, bool more_is_coming);
+  [[nodiscard]] Instant next_deadline() const;
+  void on_completion(const io::Completion& completion);
+
+  [[nodiscard]] std::uint16_t id() const { return setup_.log; }
+  [[nodiscard]] bool ready() const { return log_ != nullptr; }
+  [[nodiscard]] spool::Log& log() { return *log_; }
+  [[nodiscard]] bool replaying() const { return replay_ != nullptr; }
+
+  // --- reads. Any number may be asked for; each ends with one call, unless forgotten.
+  void read_message(mail::Location location, ReadUser& user, std::uint64_t cookie);
+  void read_chunk(const spool::Extent& extent, std::size_t index, ReadUser& user, std::uint64_t cookie);
+  void forget_reads(const ReadUser& user, std::uint64_t cookie);
+
+  // Nothing is held back any more; true once all is written and no operation is pending.
+  void stop_waiting();
+  [[nodiscard]] bool idle() const;
+
+ private:
+  enum class Phase : std::uint8_t { listing, sizing, recovering, running, unusable };
+  enum class Making : std::uint8_t {  // of a segment file
+    idle, directory, parent_open, parent_sync, parent_close, create, allocate, zero, sync, close, directory_open,
+    directory_sync, directory_close, remove,
+  };
+  // What token.slot's lower 24 bits name.
+  enum class Use : std::uint32_t { start = 0, recovery = 1, write = 2, making = 3, compaction = 4, replay = 5, space = 6, first_read = 16 };
+
+  struct Read {
+    ReadUser* user = nullptr;  // null: forgotten
+    std::uint64_t cookie = 0;
+    bool is_chunk = false;
+    bool issued = false;
+    mail::Location location;
+    spool::Extent extent;
+    std::size_t index = 0;
+    spool::AlignedBuffer buffer;
+    spool::ReadRange range;
+  };
+
+  [[nodiscard]] io::Token token(Use use) const;
+  [[nodiscard]] std::string path_of(std::string_view relative) const { return setup_.data_dir + "/" + std::string(relative); }
+  [[nodiscard]] StatusOr<io::Loop::LogFile> file(spool::Slot slot);
+
+  void on_start(const io::Completion& completion);
+  void size_next();
+  void recover();
+  void become_ready();
+  void unusable(const Status& status);
+  void on_making(const io::Completion& completion);
+  void make(Making step);
+  void making_done(const Status& status);
+  void write_next(Instant now, bool more_is_coming);
+  void on_write(const io::Completion& completion);
+  void after_write();
+  [[nodiscard]] bool replay_waits() const { return replay_reading_; }
+  void read_into(const spool::ReadIntent& intent, Use use);
+  void pump_replay();
+  void ask(std::unique_ptr<Read> read);
+  void tell(std::size_t place, const Status& status);
+  void issue_reads();
+  void on_read(std::size_t index, const io::Completion& completion);
+  void say_alarms();
+
+  Setup setup_;
+  Phase phase_ = Phase::listing;
+  std::unique_ptr<spool::Recovery> recovery_;
+  std::unique_ptr<spool::Log> log_;
+  std::unique_ptr<spool::Replay> replay_;
+  absl::flat_hash_map<std::uint32_t, io::Loop::LogFile> files_;
+  bool said_buffered_ = false;
+  bool said_failed_ = false;
+  unsigned pending_ = 0;  // operations under way
+
+  // start-up
+  std::string directory_path_;
+  std::string path_;
+  std::vector<std::string> names_;
+  std::size_t name_ = 0;
+  std::uint64_t size_ = 0;
+  std::vector<spool::SlotFile> slots_;
+  io::FileRequest request_;
+
+  // writes
+  bool write_in_flight_ = false;
+  std::size_t write_bytes_ = 0;
+  Instant write_began_{};
+  std::uint64_t batches_seen_ = 0;
+  std::uint64_t bytes_seen_ = 0;
+
+  // segment files
+  Making making_ = Making::idle;
+  spool::SlotRequest wanted_;
+  std::string making_path_;
+  bool directory_made_ = false;
+  io::Descriptor making_file_ = -1;
+  std::uint64_t zeroed_ = 0;
+  io::FileRequest making_request_;
+  io::FileRequest::Space space_;
+  io::FileRequest space_request_;
+  bool space_asked_ = false;
+  Instant next_space_{};
+
+  bool compaction_in_flight_ = false;
+  bool replay_reading_ = false;
+  std::uint64_t replay_asked_ = 0;
+  std::uint64_t compaction_asked_ = 0;
+  std::vector<std::unique_ptr<Read>> reads_;  // by index; null: free
+  std::deque<std::size_t> waiting_reads_;
+  std::size_t reads_issued_ = 0;
+};
+
+}  // namespace postern::shard

@@ -1,0 +1,486 @@
+#include "shard/owner.h"
+
+#include <algorithm>
+#include <utility>
+
+#include <absl/container/inlined_vector.h>
+
+#include <postern/base/check.h>
+#include <postern/base/hash.h>
+#include <postern/base/text.h>
+
+namespace postern::shard {
+namespace {
+
+
+}  // namespace
+
+Owner::Owner(const Setup& setup)
+    : self_(setup.self),
+      loop_(setup.loop),
+      queue_(setup.queue),
+      store_(setup.store),
+      logs_(setup.logs),
+      router_(setup.router),
+      intake_(setup.intake),
+      metrics_(setup.metrics),
+      events_(setup.events),
+      user_(setup.user),
+      random_(setup.random) {}
+
+Owner::~Owner() = default;
+
+// --- mail comes in ---------------------------------------------------------------------------------------------------
+
+std::string Owner::destination_text(const mail::PathView& path) const {
+  StatusOr<std::string> destination = router_.destination_of(path);
+  if (destination.ok()) return *std::move(destination);
+  // Taken under another configuration: its route will say what is wrong with it.
+  std::string text(path.domain());
+  return text.empty() ? std::string("invalid") : text;
+}
+
+void Owner::enqueue(const mail::Message& message, std::span<const queue::NewRecipient> recipients) {
+  const mail::Envelope& envelope = message.envelope;
+  queue_.add({.queue_id = message.id,
+              .location = message.location,
+              .give_up_at = envelope.head.received_at + snapshot_->options->retry.give_up_after,
+              .hold_until = envelope.head.hold_until,
+              .sender_hash = hash_bytes(as_bytes(envelope.reverse_path().text)),
+              .tenant = envelope.head.tenant,
+              .priority = envelope.head.priority,
+              .null_sender = envelope.reverse_path().null()},
+             recipients, loop_.clocks());
+}
+
+void Owner::take(std::unique_ptr<mail::Message> message) {
+  const mail::Envelope& envelope = message->envelope;
+  absl::InlinedVector<std::string, 4> destinations;
+  absl::InlinedVector<queue::NewRecipient, 4> recipients;
+  destinations.reserve(envelope.recipient_count());
+  for (std::size_t i = 0; i < envelope.recipient_count(); ++i) {
+    const mail::PathView path = envelope.recipient(i).forward_path;
+    destinations.push_back(destination_text(path));
+    recipients.push_back({.index = static_cast<std::uint16_t>(i),
+                          .destination = destinations.back(),
+                          .hash = hash_bytes(as_bytes(path.text)),
+                          .retry = std::nullopt});
+  }
+  enqueue(*message, recipients);
+  if (message->spooled_only) {
+    store_.recycle(std::move(message));
+  } else {
+    store_.keep(std::move(message));
+  }
+}
+
+void Owner::take_recovered(const spool::ReplayedMessage& replayed) {
+  std::unique_ptr<mail::Message> message = store_.new_message(BudgetClass::control);
+  message->id = replayed.id;
+  message->location = replayed.location;
+  if (const Status status = message->envelope.decode(replayed.envelope); !status.ok()) {
+    metrics_.spool_messages_quarantined.add();
+    store_.recycle(std::move(message));
+    return;
+  }
+  std::vector<std::string> destinations;
+  std::vector<queue::NewRecipient> recipients;
+  destinations.reserve(replayed.unsettled.size());
+  for (const spool::ReplayedRecipient& unsettled : replayed.unsettled) {
+    if (unsettled.index >= message->envelope.recipient_count()) continue;
+    const mail::PathView path = message->envelope.recipient(unsettled.index).forward_path;
+    destinations.push_back(destination_text(path));
+    queue::NewRecipient recipient{.index = unsettled.index,
+                                  .destination = destinations.back(),
+                                  .hash = hash_bytes(as_bytes(path.text)),
+                                  .retry = std::nullopt};
+    if (!unsettled.state.empty()) {
+      const StatusOr<queue::RetryState> state = queue::decode_retry_state(unsettled.state);
+      // A state that cannot be read costs an early attempt, nothing else.
+      if (state.ok()) recipient.retry = queue::RetryPoint{state->attempts, state->due};
+    }
+    recipients.push_back(recipient);
+  }
+  if (!recipients.empty()) enqueue(*message, recipients);
+  store_.recycle(std::move(message));
+}
+
+void Owner::on_moved(const spool::Moved& moved) {
+  queue_.on_moved(moved.id, moved.to);
+  if (mail::Message* message = store_.find(moved.id)) message->location = moved.to;
+}
+
+// --- deliveries ------------------------------------------------------------------------------------------------------
+
+Owner::Lent& Owner::new_delivery() {
+  ++lent_count_;
+  if (free_deliveries_.empty()) {
+    deliveries_.push_back(std::make_unique<Lent>());
+    return *deliveries_.back();
+  }
+  Lent& delivery = *free_deliveries_.back();
+  free_deliveries_.pop_back();
+  return delivery;
+}
+
+void Owner::free_delivery(Lent& delivery) {
+  --lent_count_;
+  delivery.clear();
+  delivery.pin = {};
+  free_deliveries_.push_back(&delivery);
+}
+
+void Owner::lend(queue::Work work, queue::ShardIndex executor, bool pulled) {
+  Lent& delivery = new_delivery();
+  delivery.owner = self_;
+  delivery.executor = executor;
+  delivery.pulled = pulled;
+  delivery.route = router_.route_of(work.site);
+  delivery.work = std::move(work);
+  if (mail::Message* message = store_.find(delivery.work.queue_id)) return hand_over(delivery, *message);
+  Loading& loading = loading_[delivery.work.queue_id];
+  loading.waiting.push_back(&delivery);
+  if (loading.waiting.size() == 1) load(delivery.work.queue_id, delivery.work.location);
+}
+
+void Owner::load(mail::QueueId id, mail::Location location) {
+  LogDriver* const driver = logs_.find(location.log);
+  POSTERN_CHECK(driver != nullptr, "a message of another shard's log");
+  driver->read_message(location, *this, id.value);
+}
+
+void Owner::hand_over(Lent& delivery, mail::Message& message) {
+  store_.lease(message);
+  delivery.message = &message;
+  if (!message.spooled.empty()) {
+    delivery.pinned_log = message.location.log;
+    delivery.pin = logs_.find(message.location.log)->log().pin(message.location);
+  }
+  user_.on_lent(delivery);
+}
+
+StatusOr<std::unique_ptr<mail::Message>> Owner::rebuild(mail::QueueId id, const spool::MessageView& view) {
+  std::unique_ptr<mail::Message> message = store_.new_message(BudgetClass::delivery);
+  message->id = id;
+  message->facts = view.facts;
+  message->added_fields = as_text(view.added_fields);
+  for (std::size_t i = 0; i < view.extents.size(); ++i) {
+    message->spooled.push_back({view.extents[i].position, view.extents[i].bytes});
+  }
+  const Status status = message->envelope.decode(view.envelope);
+  if (!status.ok()) {
+    store_.recycle(std::move(message));
+    return status;
+  }
+  message->content.expect(view.content.size());
+  if (!store_.take(*message, MessageStore::overhead_bytes + message->content.growth_for(view.content.size()))) {
+    store_.recycle(std::move(message));
+    return error(StatusCode::kResourceExhausted, "no memory to read the message back");
+  }
+  message->content.append(view.content);
+  return message;
+}
+
+void Owner::on_message_read(std::uint64_t cookie, const StatusOr<spool::MessageView>& view) {
+  const mail::QueueId id{cookie};
+  StatusOr<std::unique_ptr<mail::Message>> rebuilt = view.ok() ? rebuild(id, *view) : view.status();
+  mail::Message* message = nullptr;
+  if (rebuilt.ok()) {
+    message = &store_.keep(*std::move(rebuilt));
+  } else if (rebuilt.status().code() == StatusCode::kDataLoss) {
+    metrics_.spool_messages_quarantined.add();
+  }
+  if (const auto loading = loading_.find(id); loading != loading_.end()) {
+    const std::vector<Lent*> waiting = std::move(loading->second.waiting);
+    loading_.erase(loading);
+    for (Lent* delivery : waiting) {
+      if (message != nullptr) {
+        message->location = delivery->work.location;
+        hand_over(*delivery, *message);
+        continue;
+      }
+      const mail::Reply reply{0, {4, 3, 0}, "the message cannot be read back: " + std::string(message_of(rebuilt.status()))};
+      for (const std::uint16_t recipient : delivery->work.recipients) {
+        delivery->outcomes.push_back({.recipient = recipient, .result = {mail::Outcome::deferred, reply}});
+      }
+      const mail::SiteId site = delivery->work.site;
+      const queue::ShardIndex executor = delivery->executor;
+      const bool pulled = delivery->pulled;
+      take_back(*delivery);
+      user_.on_not_lent(site, executor, pulled);
+    }
+  }
+  for (const auto& failure : failures_) {
+    if (failure->id == id && failure->asked && failure->message == nullptr) {
+      failure->asked = false;
+      failure->unreadable = message == nullptr;
+      if (message != nullptr) message->location = failure->location;
+    }
+  }
+}
+
+void Owner::on_chunk_read(std::uint64_t cookie, const StatusOr<Bytes>& chunk) {
+  for (const auto& failure : failures_) {
+    if (failure->id.value != cookie) continue;
+    failure->asked = false;
+    failure->header_read = true;
+    if (chunk.ok()) failure->header = as_text(*chunk);
+  }
+}
+
+void Owner::take_back(egress::Delivery& lent) {
+  auto& delivery = static_cast<Lent&>(lent);
+  const bool known = queue_.on_results(delivery.work.delivery, delivery.outcomes, loop_.clocks());
+  POSTERN_CHECK(known, "a delivery came back twice");
+  drain(&delivery);
+  if (delivery.message != nullptr) {
+    mail::Message& message = const_cast<mail::Message&>(*delivery.message);  // ours, lent as read-only
+    if (delivery.pin.sequence != 0) logs_.find(delivery.pinned_log)->log().unpin(delivery.pin);
+    store_.release(message);
+  }
+  free_delivery(delivery);
+}
+
+void Owner::defer_site(mail::SiteId site, const mail::Reply& reply) {
+  queue_.defer_site(site, reply, loop_.clocks());
+  drain(nullptr);
+}
+
+// --- outcomes --------------------------------------------------------------------------------------------------------
+
+bool Owner::work() {
+  bool any = false;
+  drain(nullptr);
+  if (!failures_stuck_) {
+    for (std::size_t i = 0; i < failures_.size();) {
+      if (advance(*failures_[i])) {
+        end_failure(*failures_[i]);
+        failures_.erase(failures_.begin() + static_cast<std::ptrdiff_t>(i));
+        any = true;
+      } else {
+        ++i;
+      }
+    }
+  }
+  return any;
+}
+
+void Owner::drain(const egress::Delivery* delivery) {
+  while (std::optional<queue::Settlement> settlement = queue_.take_settlement()) settle(*settlement, delivery);
+  while (const std::optional<queue::RetryUpdate> update = queue_.take_retry_update()) retry(*update, delivery);
+}
+
+void Owner::record(EventKind kind, mail::QueueId id, std::uint16_t recipient, const mail::Reply& reply,
+                   const egress::Delivery* delivery) {
+  const bool this_one = delivery != nullptr && delivery->work.queue_id == id;
+  const mail::Message* message = this_one && delivery->message != nullptr ? delivery->message : store_.find(id);
+  const ClockPair now = loop_.clocks();
+  scratch_ = reply.to_log_text();
+  Event event{.kind = kind, .time = now.wall, .id = id, .reply = scratch_};
+  if (message != nullptr) {
+    event.from = message->envelope.reverse_path().text;
+    event.to = message->envelope.recipient(recipient).forward_path.text;
+    event.elapsed = now.wall - message->envelope.head.received_at;
+  }
+  if (this_one) {
+    if (delivery->route) event.site = delivery->route->site_key;
+    event.peer = delivery->next_hop;
+  }
+  events_.record(event);
+  if (kind == EventKind::relayed && event.elapsed) metrics_.delivery_seconds.observe(*event.elapsed);
+}
+
+void Owner::settle(queue::Settlement& settlement, const egress::Delivery* delivery) {
+  switch (settlement.outcome) {
+    case queue::SettledAs::relayed:
+      metrics_.recipients_relayed.add();
+      record(EventKind::relayed, settlement.queue_id, settlement.recipient, settlement.reply, delivery);
+      break;
+    case queue::SettledAs::failed:
+    case queue::SettledAs::expired:
+      metrics_.recipients_failed.add();
+      record(settlement.outcome == queue::SettledAs::expired ? EventKind::expired : EventKind::failed,
+             settlement.queue_id, settlement.recipient, settlement.reply, delivery);
+      if (!settlement.null_sender) return fail(settlement, delivery);
+      break;
+  }
+  write_or_wait({.settled = true,
+                 .id = settlement.queue_id,
+                 .location = settlement.location,
+                 .recipient = settlement.recipient,
+                 .outcome = settlement.outcome == queue::SettledAs::relayed ? mail::Outcome::relayed : mail::Outcome::failed,
+                 .state = {}});
+  if (settlement.last_of_message) store_.drop(settlement.queue_id);
+}
+
+void Owner::retry(const queue::RetryUpdate& update, const egress::Delivery* delivery) {
+  metrics_.recipients_deferred.add();
+  record(EventKind::deferred, update.queue_id, update.recipient, update.state.last_reply, delivery);
+  Backlogged entry{.settled = false,
+                   .id = update.queue_id,
+                   .location = update.location,
+                   .recipient = update.recipient,
+                   .outcome = mail::Outcome::deferred,
+                   .state = {}};
+  queue::encode_retry_state(update.state, entry.state);
+  write_or_wait(std::move(entry));
+  store_.drop(update.queue_id);  // it is not wanted for a while
+}
+
+bool Owner::write(const Backlogged& entry) {
+  LogDriver* const driver = logs_.find(entry.location.log);
+  POSTERN_CHECK(driver != nullptr, "a settlement for another shard's log");
+  const Status status =
+      entry.settled
+          ? driver->log().append_settlement(entry.location, entry.id, entry.recipient, entry.outcome, {})
+          : driver->log().append_retry_state(entry.location, entry.id, entry.recipient, as_bytes(entry.state));
+  // A failed log takes nothing any more: what is lost with it is a duplicate after the restart, never mail.
+  return status.code() != StatusCode::kResourceExhausted;
+}
+
+void Owner::write_or_wait(Backlogged entry) {
+  if (!backlog_.empty() || !write(entry)) backlog_.push_back(std::move(entry));
+}
+
+void Owner::on_room() {
+  failures_stuck_ = false;
+  while (!backlog_.empty() && write(backlog_.front())) backlog_.pop_front();
+}
+
+// --- failures and their notifications --------------------------------------------------------------------------------
+
+void Owner::fail(queue::Settlement& settlement, const egress::Delivery* delivery) {
+  Failure* failure = nullptr;
+  for (const auto& known : failures_) {
+    // One DSN tells of all recipients that failed together; one being read for may still take more.
+    if (known->id == settlement.queue_id) failure = known.get();
+  }
+  if (failure == nullptr) {
+    failures_.push_back(std::make_unique<Failure>());
+    failure = failures_.back().get();
+    failure->id = settlement.queue_id;
+    failure->location = settlement.location;
+    if (mail::Message* message = store_.find(settlement.queue_id)) {
+      store_.lease(*message);
+      failure->message = message;
+    }
+  }
+  dsn::FailedRecipient& recipient = failure->recipients.emplace_back();
+  recipient.index = settlement.recipient;
+  recipient.expired = settlement.outcome == queue::SettledAs::expired;
+  recipient.reply = std::move(settlement.reply);
+  if (delivery != nullptr && delivery->work.queue_id == settlement.queue_id) {
+    failure->texts.push_back(delivery->next_hop.substr(0, delivery->next_hop.find('[')));
+    recipient.remote_mta = failure->texts.back();
+    recipient.last_attempt_at = loop_.clocks().wall;
+  }
+  failure->last_of_message |= settlement.last_of_message;
+}
+
+bool Owner::advance(Failure& failure) {
+  LogDriver& driver = *logs_.find(failure.location.log);
+  if (driver.log().failed()) return true;
+  if (failure.asked) return false;
+  if (failure.message == nullptr && !failure.unreadable) {
+    if (mail::Message* message = store_.find(failure.id)) {
+      store_.lease(*message);
+      failure.message = message;
+    } else {
+      failure.asked = true;
+      if (!loading_.contains(failure.id)) load(failure.id, failure.location);
+      return false;
+    }
+  }
+  if (failure.message != nullptr && !failure.message->spooled.empty() && !failure.header_read) {
+    const mail::SpooledPiece& first = failure.message->spooled.front();
+    failure.asked = true;
+    driver.read_chunk({.position = first.position, .bytes = first.bytes}, 0, *this, failure.id.value);
+    return false;
+  }
+  return write_failure(failure);
+}
+
+// Settlements and DSN in one atomic batch: the failure is known together with its report, or not at all.
+bool Owner::write_failure(Failure& failure) {
+  LogDriver& driver = *logs_.find(failure.location.log);
+  spool::Log& log = driver.log();
+  std::optional<dsn::Notification> notification;
+  if (failure.message != nullptr) {
+    const mail::Message& message = *failure.message;
+    std::string content = std::move(failure.header);
+    if (message.spooled.empty()) {
+      content.resize(std::min<std::uint64_t>(
+          message.content.size(), std::max<std::uint64_t>(snapshot_->dsn.returned_content_max, message.facts.header_bytes)));
+      message.content.copy_to(std::as_writable_bytes(std::span(content)));
+    }
+    notification = dsn::compose_failure(message.envelope,
+                                        {.queue_id = message.id, .added_fields = message.added_fields, .content = content, .facts = message.facts},
+                                        failure.recipients, snapshot_->dsn, loop_.clocks().wall, random_);
+    failure.header = std::move(content);
+  }
+  if (notification && !intake_.can_expect()) {
+    failures_stuck_ = true;
+    return false;
+  }
+  std::string envelope;
+  std::unique_ptr<mail::Message> dsn;
+  std::size_t bytes = failure.recipients.size() * spool::Log::settlement_bytes(0);
+  if (notification) {
+    dsn = store_.new_message(BudgetClass::control);
+    dsn->envelope = std::move(notification->envelope);
+    dsn->envelope.head.received_at = loop_.clocks().wall;
+    dsn->envelope.head.protocol = mail::Protocol::local;
+    dsn->facts = notification->facts;
+    dsn->envelope.encode(envelope);
+    bytes += spool::Log::message_bytes(envelope.size(), 0, notification->content.size());
+  }
+  if (const Status begun = log.begin_group(bytes, spool::Use::internal); !begun.ok()) {
+    if (dsn) store_.recycle(std::move(dsn));
+    failures_stuck_ = begun.code() == StatusCode::kResourceExhausted;
+    return !failures_stuck_;
+  }
+  for (const dsn::FailedRecipient& recipient : failure.recipients) {
+    (void)log.append_settlement(failure.location, failure.id, recipient.index, mail::Outcome::failed, {});
+  }
+  if (dsn) {
+    dsn->id = log.next_queue_id();
+    const Bytes content = as_bytes(notification->content);
+    dsn->content.expect(content.size());
+    // The budget's control reserve is for this; should even that be gone, the DSN is read back from the spool.
+    if (store_.take(*dsn, MessageStore::overhead_bytes + dsn->content.growth_for(content.size()))) {
+      dsn->content.append(content);
+    } else {
+      dsn->spooled_only = true;
+    }
+    events_.record({.kind = EventKind::dsn,
+                    .time = dsn->envelope.head.received_at,
+                    .id = dsn->id,
+                    .from = std::string_view{},
+                    .to = dsn->envelope.recipient(0).forward_path.text,
+                    .reply = failure.id.to_string()});
+    metrics_.dsns_made.add();
+    mail::Message& made = *dsn;
+    const spool::Ticket ticket = intake_.expect(std::move(dsn));  // can_expect() said so
+    const StatusOr<mail::Location> location =
+        log.append_message({.id = made.id,
+                            .envelope = as_bytes(envelope),
+                            .added_fields = {},
+                            .content = std::span(&content, 1),
+                            .streamed = {},
+                            .facts = made.facts,
+                            .recipients = 1,
+                            .use = spool::Use::internal},
+                           ticket);
+    POSTERN_CHECK(location.ok(), "a group's room was not enough for its DSN");
+    made.location = *location;
+  }
+  log.end_group();
+  return true;
+}
+
+void Owner::end_failure(Failure& failure) {
+  if (failure.message != nullptr) store_.release(*failure.message);
+  if (failure.last_of_message) store_.drop(failure.id);
+}
+
+}  // namespace postern::shard

@@ -1,0 +1,160 @@
+// What the accepting shard does with its messages until they are settled: lends them to deliveries, takes outcomes back,
+// and writes settlements, retry states and DSNs to the log.
+//
+//   OwnerQueue says what is due ── lend() ──▶ executing shard ── take_back() ──▶ OwnerQueue decides ──▶ settle
+#pragma once
+
+#include <cstdint>
+#include <deque>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include <absl/container/flat_hash_map.h>
+
+#include <postern/dsn/composer.h>
+#include <postern/queue/owner_queue.h>
+
+#include "egress/delivery.h"
+#include "shard/event_log.h"
+#include "shard/intake.h"
+#include "shard/logs.h"
+#include "shard/message_store.h"
+#include "shard/metrics.h"
+#include "shard/router.h"
+#include "shard/snapshot.h"
+
+namespace postern::shard {
+
+class OwnerUser {
+ public:
+  // A delivery is ready to be carried out by delivery.executor.
+  virtual void on_lent(egress::Delivery& delivery) = 0;
+  // Nothing could be lent after all (the message cannot be read): `site`'s slot, or the pull of `executor`, is free.
+  virtual void on_not_lent(mail::SiteId site, queue::ShardIndex executor, bool pulled) = 0;
+
+ protected:
+  ~OwnerUser() = default;
+};
+
+class Owner final : private ReadUser {
+ public:
+  struct Setup {
+    queue::ShardIndex self = 0;
+    io::Loop& loop;
+    queue::OwnerQueue& queue;
+    MessageStore& store;
+    Logs& logs;
+    Router& router;
+    Intake& intake;
+    Metrics& metrics;
+    EventBuffer& events;
+    OwnerUser& user;
+    Random random;
+  };
+  explicit Owner(const Setup& setup);
+  ~Owner();
+
+  void set_snapshot(SnapshotPtr snapshot) { snapshot_ = std::move(snapshot); }
+
+  // Durable mail, new or recovered, enters the queue.
+  void take(std::unique_ptr<mail::Message> message);
+  void take_recovered(const spool::ReplayedMessage& message);
+  void on_moved(const spool::Moved& moved);
+
+  // Lends `work` to `executor`: on_lent() follows, now or when the message has been read, or on_not_lent().
+  void lend(queue::Work work, queue::ShardIndex executor, bool pulled);
+  // The delivery has its outcomes, or was not attempted.
+  void take_back(egress::Delivery& delivery);
+  // No next hop of `site` can be reached.
+  void defer_site(mail::SiteId site, const mail::Reply& reply);
+
+  // Settles what the queue has decided; true when anything was done. Once per turn at least.
+  bool work();
+  // The logs have room again.
+  void on_room();
+
+  // Everything decided is in the logs' batches.
+  [[nodiscard]] bool idle() const { return backlog_.empty() && failures_.empty(); }
+  [[nodiscard]] std::size_t lent() const { return lent_count_; }
+
+ private:
+  struct Lent : egress::Delivery {
+    spool::Log::Pin pin;
+    std::uint16_t pinned_log = 0;
+  };
+  // A failed message whose DSN is to be written.
+  struct Failure {
+    mail::QueueId id;
+    mail::Location location;
+    std::vector<dsn::FailedRecipient> recipients;
+    std::vector<std::uint16_t> attempts;
+    std::deque<std::string> texts;  // what the views of `recipients` look at
+    bool last_of_message = false;
+    bool asked = false;     // for the message or its first chunk
+    bool header_read = false;
+    std::string header;     // of a message whose content is spooled: its first chunk
+    bool unreadable = false;
+    mail::Message* message = nullptr;  // under a lease
+  };
+  struct Backlogged {  // for room in the batches
+    bool settled = false;
+    mail::QueueId id;
+    mail::Location location;
+    std::uint16_t recipient = 0;
+    mail::Outcome outcome = mail::Outcome::relayed;
+    std::string state;
+  };
+  struct Loading {
+    std::vector<Lent*> waiting;
+  };
+
+  void on_message_read(std::uint64_t cookie, const StatusOr<spool::MessageView>& message) override;
+  void on_chunk_read(std::uint64_t cookie, const StatusOr<Bytes>& chunk) override;
+
+  [[nodiscard]] Lent& new_delivery();
+  void hand_over(Lent& delivery, mail::Message& message);
+  void free_delivery(Lent& delivery);
+  void load(mail::QueueId id, mail::Location location);
+  [[nodiscard]] StatusOr<std::unique_ptr<mail::Message>> rebuild(mail::QueueId id, const spool::MessageView& view);
+  void enqueue(const mail::Message& message, std::span<const queue::NewRecipient> recipients);
+  [[nodiscard]] std::string destination_text(const mail::PathView& path) const;
+
+  void settle(queue::Settlement& settlement, const egress::Delivery* delivery);
+  void retry(const queue::RetryUpdate& update, const egress::Delivery* delivery);
+  void drain(const egress::Delivery* delivery);
+  [[nodiscard]] bool write(const Backlogged& entry);
+  void write_or_wait(Backlogged entry);
+  void record(EventKind kind, mail::QueueId id, std::uint16_t recipient, const mail::Reply& reply,
+              const egress::Delivery* delivery);
+  void fail(queue::Settlement& settlement, const egress::Delivery* delivery);
+  // True when the failure is done with.
+  [[nodiscard]] bool advance(Failure& failure);
+  [[nodiscard]] bool write_failure(Failure& failure);
+  void end_failure(Failure& failure);
+
+  queue::ShardIndex self_;
+  io::Loop& loop_;
+  queue::OwnerQueue& queue_;
+  MessageStore& store_;
+  Logs& logs_;
+  Router& router_;
+  Intake& intake_;
+  Metrics& metrics_;
+  EventBuffer& events_;
+  OwnerUser& user_;
+  Random random_;
+  SnapshotPtr snapshot_;
+
+  std::vector<std::unique_ptr<Lent>> deliveries_;  // all ever made
+  std::vector<Lent*> free_deliveries_;
+  std::size_t lent_count_ = 0;
+  absl::flat_hash_map<mail::QueueId, Loading> loading_;
+  std::deque<Backlogged> backlog_;
+  std::deque<std::unique_ptr<Failure>> failures_;  // in the order in which they came
+  bool failures_stuck_ = false;                    // for room; until on_room()
+  std::string scratch_;
+};
+
+}  // namespace postern::shard

@@ -1,0 +1,46 @@
+// What the shards of one process share beside configuration snapshots: budgets, counts, the DNS cache, the mailboxes,
+// and how far start and stop have come.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <memory>
+
+#include <postern/base/memory_budget.h>
+#include <postern/dns/cache.h>
+#include <postern/policy/peer_counts.h>
+
+#include "ingress/ingress.h"
+#include "shard/event_log.h"
+#include "shard/mailbox.h"
+#include "shard/operator_log.h"
+
+namespace postern::shard {
+
+struct Process {
+  Process(const MemoryBudget::Options& memory, std::uint32_t connections, std::uint32_t connections_per_peer,
+          std::uint64_t seed, const dns::CacheOptions& cache, queue::ShardIndex shards, OperatorLog& log)
+      : memory_budget(memory),
+        connection_count(connections),
+        peer_counts(connections_per_peer, seed),
+        dns_cache(cache),
+        mailboxes(shards),
+        operator_log(log) {}
+
+  MemoryBudget memory_budget;
+  ingress::ConnectionCount connection_count;
+  policy::PeerCounts peer_counts;
+  dns::Cache dns_cache;
+  Mailboxes mailboxes;
+  std::unique_ptr<EventLog> event_log;
+  OperatorLog& operator_log;
+
+  // Start: shards whose logs are all recovered. Mail moves once that is all of them.
+  std::atomic<std::uint32_t> recovered{0};
+  // Stop: shards that have nothing in flight any more. Each counts itself once.
+  std::atomic<std::uint32_t> quiet{0};
+  // The process must end with this code: 74 after a failed disk. 0: it need not.
+  std::atomic<int> exit_code{0};
+};
+
+}  // namespace postern::shard

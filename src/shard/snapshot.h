@@ -1,0 +1,33 @@
+// The configuration as the shards use it: what is derived from Options once, immutable and shared by all of them.
+#pragma once
+
+#include <memory>
+#include <vector>
+
+#include <postern/base/status.h>
+#include <postern/dsn/composer.h>
+#include <postern/policy/relay_policy.h>
+#include <postern/route/resolution.h>
+#include <postern/route/route_table.h>
+#include <postern/smtp/server_options.h>
+
+#include "ingress/ingress.h"
+#include "shard/options.h"
+
+namespace postern::shard {
+
+struct Snapshot {
+  OptionsSnapshot options;
+  std::vector<std::shared_ptr<const ingress::ListenerContext>> listeners;  // in the order of options->listeners
+  std::shared_ptr<const policy::RelayPolicy> relay_policy;
+  std::unique_ptr<const route::RouteTable> routes;
+  route::ResolutionOptions resolution;
+  dsn::Options dsn;
+
+  // `site_seed`: one per process. Fails only on texts that the daemon should have refused.
+  [[nodiscard]] static StatusOr<std::shared_ptr<const Snapshot>> make(OptionsSnapshot options, std::uint64_t site_seed);
+};
+
+using SnapshotPtr = std::shared_ptr<const Snapshot>;
+
+}  // namespace postern::shard

@@ -1,0 +1,210 @@
+// Command lines, read as views. Verbs are compared as numbers: a command costs no search through a table of texts.
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <limits>
+#include <optional>
+#include <string_view>
+
+#include <postern/base/text.h>
+#include <postern/smtp/command.h>
+
+namespace postern::smtp {
+namespace {
+
+constexpr std::uint64_t pack(std::string_view word) {
+  std::uint64_t packed = 0;
+  for (const char c : word) packed = packed << 8 | static_cast<std::uint8_t>(to_ascii_upper(c));
+  return packed;
+}
+
+constexpr bool is_white(char c) {
+  return c == ' ' || c == '\t';
+}
+
+// Takes the first word off `text`, with the white space behind it.
+std::string_view take_word(std::string_view& text) {
+  std::size_t size = 0;
+  while (size < text.size() && !is_white(text[size])) ++size;
+  const std::string_view word = text.substr(0, size);
+  text.remove_prefix(size);
+  while (!text.empty() && is_white(text.front())) text.remove_prefix(1);
+  return word;
+}
+
+// 1…20 digits [RFC 1870 §4, RFC 3030 §2]; beyond 64 bits the answer is the largest number: too much for any limit.
+std::optional<std::uint64_t> parse_size(std::string_view text) {
+  if (text.empty() || text.size() > 20 || !std::all_of(text.begin(), text.end(), is_ascii_digit)) return std::nullopt;
+  return parse_uint<std::uint64_t>(text).value_or(std::numeric_limits<std::uint64_t>::max());
+}
+
+// Takes `keyword` and the white space behind it off `arguments`; false when it does not begin so.
+bool take_keyword(std::string_view& arguments, std::string_view keyword) {
+  if (!starts_with_ignoring_case(arguments, keyword)) return false;
+  arguments.remove_prefix(keyword.size());
+  while (!arguments.empty() && is_white(arguments.front())) arguments.remove_prefix(1);
+  return true;
+}
+
+// Takes the path off `arguments`; nullopt also when what follows is not separated by white space.
+std::optional<Path> take_path(std::string_view& arguments) {
+  const std::optional<Path> path = parse_path(arguments);
+  if (!path) return std::nullopt;
+  arguments.remove_prefix(path->consumed);
+  if (!arguments.empty() && !is_white(arguments.front())) return std::nullopt;
+  while (!arguments.empty() && is_white(arguments.front())) arguments.remove_prefix(1);
+  return path;
+}
+
+class MailParameters {
+ public:
+  MailParameters(MailArguments& result, OfferedParameters offered) : result_(result), offered_(offered) {}
+
+  [[nodiscard]] ArgumentError take(std::string_view word) {
+    const std::size_t equals = word.find('=');
+    const bool has_value = equals != std::string_view::npos;
+    const std::string_view name = word.substr(0, equals);
+    const std::string_view value = has_value ? word.substr(equals + 1) : std::string_view();
+    if (offered_.size && equal_ignoring_case(name, "SIZE")) {
+      const std::optional<std::uint64_t> size = parse_size(value);
+      if (size_given_ || !size) return ArgumentError::syntax;
+      size_given_ = true;
+      result_.size = *size;
+      return ArgumentError::none;
+    }
+    if (offered_.eight_bit_mime && equal_ignoring_case(name, "BODY")) {
+      if (body_given_) return ArgumentError::syntax;
+      body_given_ = true;
+      if (equal_ignoring_case(value, "7BIT")) return ArgumentError::none;
+      if (equal_ignoring_case(value, "BINARYMIME")) return ArgumentError::unknown_parameter;
+      if (!equal_ignoring_case(value, "8BITMIME")) return ArgumentError::syntax;
+      result_.body = mail::BodyType::eight_bit_mime;
+      return ArgumentError::none;
+    }
+    if (offered_.smtp_utf8 && equal_ignoring_case(name, "SMTPUTF8")) {
+      if (result_.smtp_utf8 || has_value) return ArgumentError::syntax;  // [RFC 6531 §3.4]: it takes no value
+      result_.smtp_utf8 = true;
+      return ArgumentError::none;
+    }
+    return ArgumentError::unknown_parameter;
+  }
+
+ private:
+  MailArguments& result_;
+  OfferedParameters offered_;
+  bool size_given_ = false;
+  bool body_given_ = false;
+};
+
+Verb verb_of(std::string_view word) {
+  switch (word.size() <= 8 ? pack(word) : 0) {
+    case pack("HELO"):
+      return Verb::helo;
+    case pack("EHLO"):
+      return Verb::ehlo;
+    case pack("MAIL"):
+      return Verb::mail;
+    case pack("RCPT"):
+      return Verb::rcpt;
+    case pack("DATA"):
+      return Verb::data;
+    case pack("BDAT"):
+      return Verb::bdat;
+    case pack("RSET"):
+      return Verb::rset;
+    case pack("NOOP"):
+      return Verb::noop;
+    case pack("VRFY"):
+      return Verb::vrfy;
+    case pack("HELP"):
+      return Verb::help;
+    case pack("QUIT"):
+      return Verb::quit;
+    case pack("EXPN"):
+      return Verb::expn;
+    case pack("STARTTLS"):
+      return Verb::starttls;
+    case pack("AUTH"):
+      return Verb::auth;
+    case pack("TURN"):
+      return Verb::turn;
+    case pack("ETRN"):
+      return Verb::etrn;
+    case pack("SEND"):
+      return Verb::send;
+    case pack("SOML"):
+      return Verb::soml;
+    case pack("SAML"):
+      return Verb::saml;
+    default:
+      return Verb::unknown;
+  }
+}
+
+}  // namespace
+
+Command parse_command(std::string_view line) {
+  Command command;
+  command.verb = verb_of(take_word(line));
+  while (!line.empty() && is_white(line.back())) line.remove_suffix(1);
+  command.arguments = line;
+  return command;
+}
+
+MailArguments parse_mail_arguments(std::string_view arguments, OfferedParameters offered) {
+  MailArguments result;
+  if (!take_keyword(arguments, "FROM:")) {
+    result.error = ArgumentError::syntax;
+    return result;
+  }
+  const std::optional<Path> path = take_path(arguments);
+  // A reverse-path without a domain is nobody's: only RCPT knows <postmaster> [RFC 5321 §4.5.1].
+  if (!path || (!path->mailbox.null() && path->mailbox.domain().empty())) {
+    result.error = ArgumentError::path;
+    return result;
+  }
+  result.reverse_path = path->mailbox;
+  MailParameters parameters(result, offered);
+  while (!arguments.empty()) {
+    result.error = parameters.take(take_word(arguments));
+    if (result.error != ArgumentError::none) return result;
+  }
+  if (path->has_eight_bit && !result.smtp_utf8) result.error = ArgumentError::eight_bit;
+  return result;
+}
+
+RecipientArguments parse_recipient_arguments(std::string_view arguments, bool smtp_utf8) {
+  RecipientArguments result;
+  if (!take_keyword(arguments, "TO:")) {
+    result.error = ArgumentError::syntax;
+    return result;
+  }
+  const std::optional<Path> path = take_path(arguments);
+  if (!path || path->mailbox.null()) {
+    result.error = ArgumentError::path;
+  } else if (path->has_eight_bit && !smtp_utf8) {
+    result.error = ArgumentError::eight_bit;
+  } else if (!arguments.empty()) {
+    result.error = ArgumentError::unknown_parameter;
+  } else {
+    result.forward_path = path->mailbox;
+  }
+  return result;
+}
+
+ChunkArguments parse_chunk_arguments(std::string_view arguments) {
+  ChunkArguments result;
+  const std::optional<std::uint64_t> size = parse_size(take_word(arguments));
+  if (!size) return result;
+  result.size = *size;
+  result.last = equal_ignoring_case(arguments, "LAST");
+  result.valid = result.last || arguments.empty();
+  return result;
+}
+
+bool is_hello_name(std::string_view text) {
+  return !text.empty() && text.size() <= 255 &&
+         std::all_of(text.begin(), text.end(), [](char c) { return c > 0x20 && c < 0x7F; });
+}
+
+}  // namespace postern::smtp

@@ -1,0 +1,314 @@
+// The server session's commands [RFC 5321 §4.1.1, RFC 3030 §2]. Each either replies, or asks for a verdict, whose
+// on_*_verdict() in server_session.cc replies.
+#include <algorithm>
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <utility>
+
+#include <postern/mail/envelope.h>
+#include <postern/mail/reply.h>
+#include <postern/smtp/command.h>
+#include <postern/smtp/server_options.h>
+#include <postern/smtp/server_session.h>
+
+#include "server_reply.h"
+
+namespace postern::smtp {
+namespace {
+
+constexpr std::string_view unknown_command = "500 5.5.2 Command not recognized\r\n";
+constexpr std::string_view no_arguments = "501 5.5.4 This command takes no argument\r\n";
+constexpr std::string_view mail_first = "503 5.5.1 MAIL first\r\n";
+constexpr std::string_view recipient_first = "503 5.5.1 RCPT first\r\n";
+constexpr std::string_view no_recipients = "554 5.5.1 No valid recipients\r\n";
+constexpr std::string_view too_large = "552 5.3.4 Message too large\r\n";
+constexpr std::string_view transaction_failed = "503 5.5.1 This transaction has failed, RSET first\r\n";
+
+// A reply of ours as the value that a poisoned transaction keeps.
+mail::Reply out_of_order(std::string_view text) {
+  return {503, {5, 5, 1}, std::string(text)};
+}
+
+}  // namespace
+
+void ServerSession::on_command(const Command& command) {
+  group_ended_ = ends_pipelining_group(command.verb);
+  switch (command.verb) {
+    case Verb::helo:
+      on_hello(false, command.arguments);
+      break;
+    case Verb::ehlo:
+      on_hello(true, command.arguments);
+      break;
+    case Verb::mail:
+      on_mail(command.arguments);
+      break;
+    case Verb::rcpt:
+      on_recipient(command.arguments);
+      break;
+    case Verb::data:
+      on_data(command.arguments);
+      break;
+    case Verb::bdat:
+      on_chunk_command(command.arguments);
+      break;
+    case Verb::rset:
+      if (!command.arguments.empty()) {
+        reply_error(no_arguments);
+        break;
+      }
+      end_transaction();
+      ++junk_;
+      reply("250 2.0.0 Ok\r\n");
+      break;
+    case Verb::noop:
+      ++junk_;
+      reply("250 2.0.0 Ok\r\n");
+      break;
+    case Verb::vrfy:
+      ++junk_;
+      if (command.arguments.empty()) {
+        reply_error("501 5.5.4 VRFY takes an address\r\n");
+      } else {
+        reply("252 2.0.0 Send some mail, it will be tried\r\n");  // neither yes nor no [RFC 5321 §3.5.3, §7.3]
+      }
+      break;
+    case Verb::help:
+      ++junk_;
+      reply("214 2.0.0 HELO EHLO MAIL RCPT DATA BDAT RSET NOOP VRFY HELP QUIT, see RFC 5321\r\n");
+      break;
+    case Verb::quit:
+      if (!command.arguments.empty()) {
+        reply_error(no_arguments);
+        break;
+      }
+      reply_with_hostname("221 2.0.0 ", " closing connection\r\n");
+      close_with({});
+      break;
+    case Verb::expn:
+    case Verb::starttls:
+    case Verb::auth:
+    case Verb::turn:
+    case Verb::etrn:
+    case Verb::send:
+    case Verb::soml:
+    case Verb::saml:
+      reply_error("502 5.5.1 Command not implemented\r\n");
+      break;
+    case Verb::unknown:
+      reply_error(unknown_command);
+      break;
+  }
+  if (pending_ == Wait::bytes && phase_ == Phase::command) finish_command();
+}
+
+void ServerSession::on_hello(bool extended, std::string_view name) {
+  if (extended && !facts_.esmtp) {
+    reply_error(unknown_command);
+  } else if (!is_hello_name(name)) {
+    reply_error("501 5.5.4 One host name or address literal, please\r\n");
+  } else {
+    if (greeted_) ++junk_;
+    next_hello_name_ = name;
+    next_esmtp_ = extended;
+    pending_ = Wait::hello_verdict;
+  }
+}
+
+// EHLO's lines carry no enhanced status, as they name what is offered [RFC 2034 §4].
+void ServerSession::reply_to_hello() {
+  if (!esmtp_) {
+    reply_with_hostname("250 ", "\r\n");
+    return;
+  }
+  reply_with_hostname("250-", "\r\n250-PIPELINING\r\n250-SIZE ");
+  append_number(reply_sink(), options_->message_bytes_max);
+  reply("\r\n");
+  if (options_->offer_eight_bit_mime) reply("250-8BITMIME\r\n");
+  if (options_->offer_chunking) reply("250-CHUNKING\r\n");
+  if (options_->offer_smtp_utf8) reply("250-SMTPUTF8\r\n");
+  reply("250 ENHANCEDSTATUSCODES\r\n");
+}
+
+void ServerSession::on_argument_error(ArgumentError error, std::string_view path_reply) {
+  switch (error) {
+    case ArgumentError::none:
+      break;
+    case ArgumentError::syntax:
+      reply_error("501 5.5.4 Bad arguments\r\n");
+      break;
+    case ArgumentError::path:
+      reply_error(path_reply);
+      break;
+    case ArgumentError::eight_bit:
+      reply_error("553 5.6.7 An address that is not ASCII needs SMTPUTF8\r\n");
+      break;
+    case ArgumentError::unknown_parameter:
+      reply_error("555 5.5.4 Parameter not recognized\r\n");
+      break;
+  }
+}
+
+void ServerSession::on_mail(std::string_view arguments) {
+  if (!greeted_) {
+    reply_error("503 5.5.1 EHLO or HELO first\r\n");
+    return;
+  }
+  if (transaction_) {
+    reply_error("503 5.5.1 A transaction is open already\r\n");
+    return;
+  }
+  const OfferedParameters offered{.size = esmtp_,
+                                  .eight_bit_mime = esmtp_ && options_->offer_eight_bit_mime,
+                                  .smtp_utf8 = esmtp_ && options_->offer_smtp_utf8};
+  const MailArguments parsed = parse_mail_arguments(arguments, offered);
+  if (parsed.error != ArgumentError::none) {
+    on_argument_error(parsed.error, "501 5.1.7 Bad reverse-path\r\n");
+    return;
+  }
+  if (options_->message_bytes_max != 0 && parsed.size > options_->message_bytes_max) {
+    reply_error(too_large);
+    return;
+  }
+  mail::Envelope& envelope = transaction_.emplace(std::move(spare_envelope_)).envelope;
+  envelope.clear();
+  envelope.set_reverse_path(parsed.reverse_path.text, parsed.reverse_path.domain_offset);
+  envelope.head.declared_size = parsed.size;
+  envelope.head.body = parsed.body;
+  envelope.head.smtp_utf8 = parsed.smtp_utf8;
+  envelope.head.protocol = esmtp_ ? mail::Protocol::esmtp : mail::Protocol::smtp;
+  pending_ = Wait::mail_verdict;
+}
+
+void ServerSession::on_recipient(std::string_view arguments) {
+  if (!transaction_ || transaction_->chunked) {
+    reply_error(transaction_ ? "503 5.5.1 Too late for RCPT\r\n" : mail_first);
+    return;
+  }
+  Transaction& transaction = *transaction_;
+  ++transaction.recipients_tried;
+  const RecipientArguments parsed = parse_recipient_arguments(arguments, transaction.envelope.head.smtp_utf8);
+  if (parsed.error != ArgumentError::none) {
+    on_argument_error(parsed.error, "501 5.1.3 Bad forward-path\r\n");
+    return;
+  }
+  if (transaction.envelope.recipient_count() >= options_->recipients_max) {
+    reply("452 4.5.3 Too many recipients\r\n");
+    // An honest client sends the rest in another transaction [RFC 5321 §4.5.3.1.10]; one that never stops is none.
+    if (++transaction.recipients_excess > options_->recipients_max) ++errors_;
+    return;
+  }
+  recipient_ = parsed.forward_path.text;
+  recipient_domain_offset_ = parsed.forward_path.domain_offset;
+  pending_ = Wait::recipient_verdict;
+}
+
+void ServerSession::on_data(std::string_view arguments) {
+  if (!arguments.empty()) {
+    reply_error(no_arguments);
+  } else if (!transaction_) {
+    reply_error(mail_first);
+  } else if (transaction_->chunked) {
+    // The state behind this mistake is indeterminate and must be cleared [RFC 3030 §2].
+    reply_error("503 5.5.1 DATA after BDAT, RSET first\r\n");
+    fail_transaction(out_of_order({}));
+    transaction_->failure_told = true;
+  } else if (transaction_->envelope.recipient_count() == 0) {
+    reply_error(transaction_->recipients_tried == 0 ? recipient_first : no_recipients);
+  } else {
+    pending_ = Wait::data_verdict;
+  }
+}
+
+// Whatever is wrong with it, the chunk follows: it is swallowed before the answer, or the session ends.
+void ServerSession::on_chunk_command(std::string_view arguments) {
+  const ChunkArguments parsed = parse_chunk_arguments(arguments);
+  if (!parsed.valid) {
+    // Where the chunk ends is unknown, and what is in it must not be read as commands.
+    reply_error("501 5.5.4 Bad chunk size, closing connection\r\n");
+    close_with({});
+    return;
+  }
+  chunk_left_ = parsed.size;
+  chunk_size_ = parsed.size;
+  chunk_last_ = parsed.last;
+  close_behind_chunk_ = false;
+  if (!transaction_) {
+    begin_chunk();
+    return;
+  }
+  Transaction& transaction = *transaction_;
+  const std::uint64_t size_max = options_->message_bytes_max;
+  const bool first = !transaction.chunked;
+  transaction.chunked = true;
+  if (!parsed.last && parsed.size < options_->tiny_chunk_bytes &&
+      ++transaction.tiny_chunks > options_->tiny_chunks_max) {
+    reply_with_hostname("421 4.7.0 ", " Too many small chunks, closing connection\r\n");
+    close_with({});
+  } else if (transaction.failure) {
+    begin_chunk();
+  } else if (!esmtp_ || !options_->offer_chunking) {
+    fail_chunk(out_of_order("BDAT was not offered"));
+  } else if (transaction.envelope.recipient_count() == 0) {
+    fail_chunk(transaction.recipients_tried == 0 ? out_of_order("RCPT first")
+                                                 : mail::Reply{554, {5, 5, 1}, "No valid recipients"});
+  } else if (size_max != 0 && parsed.size > size_max - std::min(size_max, transaction.scanner.facts().size)) {
+    fail_chunk({552, {5, 3, 4}, "Message too large"});
+  } else if (first) {
+    pending_ = Wait::data_verdict;
+  } else {
+    begin_chunk();
+  }
+}
+
+void ServerSession::fail_chunk(mail::Reply reply) {
+  ++errors_;
+  fail_transaction(std::move(reply));
+  begin_chunk();
+}
+
+// What made the transaction fail is told once; what still comes for it is out of order.
+void ServerSession::reply_failure() {
+  Transaction& transaction = *transaction_;
+  if (transaction.failure_told) {
+    reply_error(transaction_failed);
+    return;
+  }
+  transaction.failure_told = true;
+  append_reply(reply_sink(), *transaction.failure);
+  if (close_behind_chunk_) close_with({});
+}
+
+void ServerSession::begin_chunk() {
+  const bool swallowed = !transaction_ || transaction_->dropped;
+  if (swallowed && chunk_left_ > options_->swallow_bytes_max) {
+    reply("552 5.3.4 Chunk too large, closing connection\r\n");
+    close_with({});
+    return;
+  }
+  begin_content(Phase::chunk);
+  if (chunk_left_ == 0) on_chunk_end();
+}
+
+void ServerSession::on_chunk_end() {
+  phase_ = Phase::command;
+  if (!transaction_) {
+    reply_error(mail_first);
+  } else if (chunk_last_) {
+    if (!transaction_->failure) transaction_->scanner.finish();
+    on_content_end();
+    return;
+  } else if (transaction_->failure) {
+    reply_failure();
+  } else {
+    std::string& sink = reply_sink();
+    retractable_reply_ = sink.size();
+    sink += "250 2.0.0 ";
+    append_number(sink, chunk_size_);
+    sink += " octets received\r\n";
+  }
+  finish_command();
+}
+
+}  // namespace postern::smtp

@@ -1,0 +1,94 @@
+// Empties the oldest segment of a log by rewriting the few that live there at the log's end: messages with their merged
+// state (settled recipients in the record, retry states behind it), chunks of messages and of content that still
+// arrives. Part of Log, which drives it; asks for one read at a time.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include <postern/mail/location.h>
+#include <postern/spool/aligned_buffer.h>
+#include <postern/spool/log.h>
+
+namespace postern::spool {
+
+class Compactor {
+ public:
+  explicit Compactor(Log& log) : log_(log) {}
+
+  [[nodiscard]] std::optional<ReadIntent> take_read();
+  void on_read(const Status& status);
+
+ private:
+  enum class Step : std::uint8_t {
+    idle,           // no segment is being emptied
+    next,           // take the next job
+    record,         // the message's record is to be read
+    chunks,         // chunk_ is to be read and copied
+    states,         // the state of recipient_ is to be read
+    append,         // all is read: the message is to be appended, when there is room
+    append_states,  // then its states
+    content,        // a chunk of content that still arrives is to be read and copied
+  };
+  struct Job {
+    std::uint64_t position = 0;  // of a message; 0: a chunk of content that still arrives
+    std::uint64_t content = 0;
+    std::size_t index = 0;
+  };
+  struct State {
+    std::uint16_t recipient = 0;
+    std::uint64_t position = 0;
+    std::size_t begin = 0;  // in state_bytes_
+    std::size_t size = 0;
+    bool usable = false;  // it could be read
+  };
+
+  [[nodiscard]] bool worthwhile() const;
+  [[nodiscard]] bool begin_segment();
+  void end_segment();
+  void begin_job();
+  void end_job();
+  void give_up(std::string_view why);
+  void stall(std::string_view why);
+  [[nodiscard]] bool alive() const;
+  // Moves on without a read as far as possible; false: waits for room (or is idle).
+  [[nodiscard]] bool advance();
+  [[nodiscard]] bool find_state();
+  [[nodiscard]] bool states_current() const;
+  void keep_state(std::optional<Bytes> opaque);
+  [[nodiscard]] bool append_message();
+  [[nodiscard]] bool append_states();
+  [[nodiscard]] ReadIntent read(AlignedBuffer& buffer, const Segment& segment, std::uint64_t position,
+                                std::uint64_t bytes);
+  void on_record();
+  void on_chunk();
+  void on_state();
+  void on_content();
+
+  Log& log_;
+  Step step_ = Step::idle;
+  bool reading_ = false;
+  bool stalled_ = false;
+  std::uint64_t sequence_ = 0;  // being emptied; pinned
+  std::vector<Job> jobs_;
+  std::size_t job_ = 0;
+
+  AlignedBuffer record_buffer_, chunk_buffer_;
+  Bytes read_bytes_;
+  MessageView view_;
+  Log::Content copy_;  // the extents of the message's content, those copied replaced
+  std::uint64_t copy_id_ = 0;
+  std::size_t chunk_ = 0;
+  std::vector<std::size_t> copied_;
+  std::uint32_t recipient_ = 0;
+  std::vector<State> states_;
+  std::vector<std::byte> state_bytes_;
+  std::size_t state_ = 0;
+  std::uint64_t state_position_ = 0;  // being read
+};
+
+}  // namespace postern::spool

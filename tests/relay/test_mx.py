@@ -1,0 +1,146 @@
+"""Delivery by MX records of a real DNS server. All hosts are loopback addresses; the port is one of the test's."""
+import unittest
+
+from dns_server import Nsd
+from harness import Client, RelayTest, free_port, wait_until
+from sink import Sink
+
+RECORDS = [
+    # 127.0.0.2 and .3 have a sink; nobody listens on 127.0.0.77.
+    "one MX 10 a.one",
+    "a.one A 127.0.0.2",
+    "order MX 20 b.order", "order MX 10 a.order", "a.order A 127.0.0.3", "b.order A 127.0.0.2",
+    "dead MX 10 a.dead", "dead MX 20 b.dead", "a.dead A 127.0.0.77", "b.dead A 127.0.0.2",
+    "addresses MX 10 a.addresses", "a.addresses A 127.0.0.77", "a.addresses A 127.0.0.2",
+    "nowhere MX 10 gone.nowhere", "nowhere MX 20 a.nowhere", "a.nowhere A 127.0.0.2",
+    "alias CNAME one",
+    "null MX 0 .",
+    "nomx A 127.0.0.2",
+    "nothing TXT x",
+    "halfbroken MX 10 host.broken.test.", "halfbroken MX 20 a.halfbroken", "a.halfbroken A 127.0.0.2",
+    "ourselves MX 10 mx.relay.test.",
+    "behindus MX 5 a.behindus", "behindus MX 10 mx.relay.test.", "behindus MX 20 b.behindus", "a.behindus A 127.0.0.77",
+    "b.behindus A 127.0.0.2",
+    # Far beyond 1,232 bytes: the answer is truncated, and comes whole over TCP.
+    *(f"many MX {10 + n} host-with-a-rather-long-name-number-{n}.many" for n in range(60)),
+    *(f"host-with-a-rather-long-name-number-{n}.many A 127.0.0.2" for n in range(60)),
+]
+
+
+class Mx(RelayTest):
+    def setUp(self):
+        super().setUp()
+        port = free_port("127.0.0.2")
+        self.dns = Nsd(RECORDS)
+        self.addCleanup(self.dns.stop)
+        self.sink = Sink(host="127.0.0.2", port=port)
+        self.addCleanup(self.sink.stop)
+        self.other = Sink(host="127.0.0.3", port=port)
+        self.addCleanup(self.other.stop)
+        self.relay = self.start()
+
+    def start(self, **tables):
+        client = {"port": self.sink.port, "refuse_networks": [], "connect_timeout": "2s"}
+        client.update(tables.pop("smtp_client", {}))
+        return self.postern(accept=[".mail.test", ".broken.test", "broken.test"], dns={"servers": [f"127.0.0.1:{self.dns.port}"]},
+                            smtp_client=client, **tables).start()
+
+    def send(self, domain, sender="", relay=None):
+        with Client((relay or self.relay).port) as client:
+            client.hello()
+            replies = client.envelope(sender, [f"user@{domain}"])
+            self.assertEqual(replies[-1][0], 250, replies)
+            self.assertEqual(client.data()[0], 250)
+
+    def event(self, kind, relay=None):
+        return wait_until(f"the {kind} event", lambda: (relay or self.relay).events(kind))[0]
+
+    def test_one(self):
+        self.send("one.mail.test")
+        self.sink.wait_for(1)
+        self.assertEqual(self.event("relayed")["to"], "user@one.mail.test")
+
+    def test_the_better_preference_is_tried_first(self):
+        for _ in range(5):
+            self.send("order.mail.test")
+        self.other.wait_for(5)
+        self.assertEqual(self.sink.messages, [])
+
+    def test_a_dead_first_mx_does_not_keep_the_mail(self):
+        self.send("dead.mail.test")
+        self.sink.wait_for(1)
+        self.assertEqual(self.relay.events("deferred"), [])
+
+    def test_a_dead_first_address_does_not_keep_the_mail(self):
+        self.send("addresses.mail.test")
+        self.sink.wait_for(1)
+
+    def test_an_mx_without_an_address_is_passed_over(self):
+        self.send("nowhere.mail.test")
+        self.sink.wait_for(1)
+
+    def test_an_mx_that_cannot_be_looked_up_is_passed_over(self):
+        self.send("halfbroken.mail.test")
+        self.sink.wait_for(1, 40)
+
+    def test_cname(self):
+        self.send("alias.mail.test")
+        self.sink.wait_for(1)
+
+    def test_without_mx_the_domain_is_the_host(self):
+        self.send("nomx.mail.test")
+        self.sink.wait_for(1)
+
+    def test_null_mx_fails(self):
+        self.send("null.mail.test")
+        self.assertIn("5.1.10", self.event("failed")["reply"])
+
+    def test_nxdomain_fails(self):
+        self.send("never.mail.test")
+        self.assertIn("5.1.2", self.event("failed")["reply"])
+
+    def test_no_address_at_all_fails(self):
+        self.send("nothing.mail.test")
+        self.assertIn("5.4.4", self.event("failed")["reply"])
+
+    def test_servfail_defers(self):
+        self.send("broken.test")
+        self.assertIn("4.4.3", self.event("deferred")["reply"])
+        self.assertEqual(self.relay.events("failed"), [])
+
+    def test_no_dns_server_defers(self):
+        relay = self.postern(accept=[".mail.test"], dns={"servers": [f"127.0.0.1:{free_port()}"]}).start()
+        self.send("one.mail.test", relay=relay)
+        wait_until("the deferred event", lambda: relay.events("deferred"), 60)
+        self.assertEqual(relay.events("failed"), [])
+
+    def test_a_truncated_answer_comes_whole_over_tcp(self):
+        self.send("many.mail.test")
+        self.sink.wait_for(1)
+
+    def test_ourselves_only_fails(self):
+        self.send("ourselves.mail.test")
+        self.assertIn("5.4.6", self.event("failed")["reply"])
+
+    def test_what_is_no_better_than_ourselves_is_not_tried(self):
+        self.send("behindus.mail.test")
+        self.event("deferred")
+        self.assertEqual(self.sink.messages, [])
+
+    def test_refused_networks_are_not_tried(self):
+        relay = self.start(smtp_client={"refuse_networks": ["127.0.0.0/8"]})
+        self.send("one.mail.test", relay=relay)
+        self.assertIn("5.4.4", self.event("failed", relay)["reply"])
+        self.assertEqual(self.sink.messages, [])
+
+    def test_answers_are_kept(self):
+        for _ in range(30):
+            self.send("one.mail.test")
+        self.sink.wait_for(30)
+        numbers = self.relay.metrics()
+        self.assertLess(numbers["postern_dns_queries_total"], 10)
+        self.assertGreater(numbers["postern_dns_cache_hits_total"], 0)
+
+
+if __name__ == "__main__":
+    unittest.main()

@@ -1,0 +1,234 @@
+"""Next hops that misbehave: nothing is lost, nothing is sent twice without need, and the sender is told what failed."""
+import email
+import re
+import threading
+import time
+import unittest
+
+import contents
+from harness import Client, RelayTest, original_of_wire, wait_until
+from sink import DROP, RESET, SILENCE, Delay, Sink
+
+STEPS = ("connect", "EHLO", "MAIL", "RCPT", "DATA", "content")
+
+
+class First:
+    """A script that misbehaves the first `times` times that a step comes, then no more."""
+
+    def __init__(self, step, result, times=1):
+        self.step, self.result, self.left = step, result, times
+        self.lock = threading.Lock()
+
+    def __call__(self, step, session, argument):
+        with self.lock:
+            if step == self.step and self.left > 0:
+                self.left -= 1
+                return self.result
+        return None
+
+
+class Misbehaving(RelayTest):
+    def send(self, relay, recipients=("user@example.test",), sender="sender@client.test", content=None):
+        with Client(relay.port) as client:
+            client.hello()
+            client.envelope(sender, recipients)
+            code, text = client.data(content or contents.ODD["plain"])
+            self.assertEqual(code, 250, text)
+            return text.rsplit(" ", 1)[1]
+
+    def arrives_once(self, script, extensions=("PIPELINING", "8BITMIME"), **options):
+        with Sink(script, extensions=extensions) as sink:
+            relay = self.to_sink(sink, **options)
+            self.send(relay)
+            sink.wait_for(1, 30)
+            wait_until("the queue to be empty", lambda: relay.queued() == 0)
+            self.assertEqual(len(sink.messages), 1)
+            self.assertEqual(original_of_wire(sink.messages[0].content), contents.ODD["plain"])
+            relay.stop()
+            return relay
+
+    def test_4xx_then_2xx_at_each_step(self):
+        for step in STEPS:
+            with self.subTest(step):
+                relay = self.arrives_once(First(step, "451 4.3.0 try again", 2))
+                if step in ("RCPT", "content", "MAIL"):
+                    self.assertTrue(relay.events("deferred"))
+
+    def test_421_at_each_step(self):
+        for step in STEPS:
+            with self.subTest(step):
+                self.arrives_once(First(step, "421 4.3.2 going away", 2))
+
+    def test_lost_connection_at_each_step(self):
+        for result in (DROP, RESET):
+            for step in STEPS[:-1]:
+                with self.subTest(step=step, result="drop" if result is DROP else "reset"):
+                    self.arrives_once(First(step, result, 2))
+
+    def test_without_pipelining(self):
+        for step in ("MAIL", "RCPT", "DATA"):
+            with self.subTest(step):
+                self.arrives_once(First(step, DROP, 1), extensions=("8BITMIME",))
+
+    def test_helo_where_ehlo_is_not_known(self):
+        def script(step, session, argument):
+            return "502 5.5.1 what?" if step == "EHLO" else None
+        self.arrives_once(script)
+
+    def test_lost_between_end_of_data_and_its_reply_is_sent_again(self):
+        with Sink(First("content", DROP)) as sink:
+            relay = self.to_sink(sink)
+            self.send(relay)
+            sink.wait_for(2, 30)  # the sink has it, but only the second time somebody was told
+            wait_until("the queue to be empty", lambda: relay.queued() == 0)
+            self.assertEqual(len(sink.messages), 2)
+            self.assertEqual(sink.messages[0].content.split(b"\r\n\r\n", 1)[1], sink.messages[1].content.split(b"\r\n\r\n", 1)[1])
+            self.assertEqual(relay.events("failed"), [])
+
+    def test_a_reused_connection_that_died_fails_no_mail(self):
+        def script(step, session, argument):
+            # Each connection takes one message, then goes away at the next MAIL.
+            return DROP if step == "MAIL" and session.messages >= 1 else None
+        with Sink(script) as sink:
+            relay = self.to_sink(sink, smtp_client={"connections_per_path": 1})
+            for _ in range(5):
+                self.send(relay)
+            sink.wait_for(5, 30)
+            wait_until("the queue to be empty", lambda: relay.queued() == 0)
+            self.assertEqual(len(sink.messages), 5)
+            self.assertEqual(relay.events("failed"), [])
+
+    def test_silence_runs_into_the_time_limit_and_is_tried_again(self):
+        self.arrives_once(First("MAIL", SILENCE), smtp_client={"reply_timeout": "1s"})
+
+    def test_a_slow_next_hop_costs_its_own_path_alone(self):
+        slow = Sink(lambda step, session, argument: Delay(2) if step == "MAIL" else None)
+        with slow, Sink() as quick:
+            relay = self.postern(routes=[("slow.test", f"smtp:[127.0.0.1]:{slow.port}"),
+                                         ("*", f"smtp:[127.0.0.1]:{quick.port}")],
+                                 accept=["slow.test", "example.test"], smtp_client={"connections_per_path": 2}).start()
+            for _ in range(10):
+                self.send(relay, ["user@slow.test"])
+            started = time.monotonic()
+            for _ in range(50):
+                self.send(relay)
+            quick.wait_for(50, 10)
+            self.assertLess(len(slow.messages), 10)
+            self.assertLess(time.monotonic() - started, 10)
+
+    def test_nobody_listens_defers(self):
+        from harness import free_port  # pylint: disable=import-outside-toplevel
+        port = free_port()
+        relay = self.postern(routes=[("*", f"smtp:[127.0.0.1]:{port}")]).start()
+        self.send(relay)
+        (deferred, *_) = wait_until("a deferred event", lambda: relay.events("deferred"))
+        self.assertIn("4.4.1", deferred["reply"])
+        with Sink(port=port) as sink:
+            sink.wait_for(1, 30)
+
+    def test_outcomes_are_per_recipient(self):
+        def script(step, session, argument):
+            if step == "RCPT" and argument.startswith("bad"):
+                return "550 5.1.1 no such user"
+            if step == "RCPT" and argument.startswith("later") and not any(m.recipients == [argument] for m in sink.messages):
+                if session.number == 0:
+                    return "450 4.2.1 later"
+            return None
+        with Sink(script) as sink:
+            relay = self.to_sink(sink, smtp_client={"idle_seconds": 0})
+            self.send(relay, ["good@example.test", "bad@example.test", "later@example.test"], sender="")
+            sink.wait_for(2, 30)
+            wait_until("the queue to be empty", lambda: relay.queued() == 0)
+            self.assertEqual([message.recipients for message in sink.messages], [["good@example.test"], ["later@example.test"]])
+            self.assertEqual([event["to"] for event in relay.events("failed")], ["bad@example.test"])
+            numbers = relay.metrics()
+            self.assertEqual(numbers['postern_recipients_total{outcome="relayed"}'], 2)
+            self.assertEqual(numbers['postern_recipients_total{outcome="failed"}'], 1)
+
+
+class Dsns(RelayTest):
+    """5xx: the sender gets a notification [RFC 3464], by the same door."""
+
+    def failing(self, script, sender="sender@sender.test", seconds=30, **options):
+        """(relay, message kept in the Maildir of the sender): the next hop of example.test follows `script`."""
+        sink = Sink(script)
+        self.addCleanup(sink.stop)
+        relay = self.postern(accept=["example.test", "sender.test"], **options)
+        relay.routes = [("sender.test", f"maildir:{relay.mail}/{{local}}"), ("*", f"smtp:[127.0.0.1]:{sink.port}")]
+        relay.start()
+        with Client(relay.port) as client:
+            client.hello()
+            client.envelope(sender)
+            self.queue_id = client.data(contents.ODD["plain"])[1].rsplit(" ", 1)[1]
+        (stored,) = relay.wait_for_mails(1, local=sender.split("@")[0], seconds=seconds).values()
+        return relay, stored
+
+    def assertIsDsn(self, stored, status):
+        self.assertTrue(stored.startswith(b"Return-Path: <>\n"))
+        message = email.message_from_bytes(stored)
+        self.assertEqual(message.get_content_type(), "multipart/report")
+        self.assertEqual(message.get_param("report-type"), "delivery-status")
+        self.assertIn("auto-", message["Auto-Submitted"])
+        self.assertTrue(message["Message-ID"])
+        self.assertTrue(message["Date"])
+        self.assertIn("sender@sender.test", message["To"])
+        text, report, original = message.get_payload()
+        self.assertEqual(text.get_content_type(), "text/plain")
+        self.assertEqual(report.get_content_type(), "message/delivery-status")
+        self.assertIn(original.get_content_type(), ("message/rfc822", "text/rfc822-headers"))
+        self.assertIn("Subject: plain", original.as_string())
+        per_message, per_recipient = report.get_payload()
+        self.assertEqual(per_message["Reporting-MTA"], "dns; mx.relay.test")
+        self.assertEqual(per_recipient["Final-Recipient"], "rfc822; user@example.test")
+        self.assertEqual(per_recipient["Action"], "failed")
+        self.assertEqual(per_recipient["Status"], status)
+        return per_recipient
+
+    def test_5xx_at_each_step(self):
+        for step, wanted in (("MAIL", "5.7.1"), ("RCPT", "5.1.1"), ("DATA", "5.6.0"), ("content", "5.7.26")):
+            with self.subTest(step):
+                def script(now, session, argument, step=step, wanted=wanted):
+                    return f"550 {wanted} no" if now == step else None
+                relay, stored = self.failing(script)
+                recipient = self.assertIsDsn(stored, wanted)
+                self.assertIn(f"550 {wanted} no", recipient["Diagnostic-Code"])
+                wait_until("the dsn event", lambda relay=relay: relay.events("dsn"))
+                (failed,) = relay.events("failed")
+                self.assertEqual(failed["id"], self.queue_id)
+                self.assertEqual(relay.metrics()["postern_dsns_total"], 1)
+                relay.stop()
+
+    def test_giving_up_tells_the_sender_why(self):
+        def script(step, session, argument):
+            return "451 4.3.0 not today" if step == "RCPT" else None
+        relay, stored = self.failing(script, retry={"schedule": ["300ms"], "give_up_after": "2s"})
+        recipient = self.assertIsDsn(stored, "4.4.7") if b"Status: 4.4.7" in stored else self.assertIsDsn(stored, "5.4.7")
+        self.assertIn("not today", recipient["Diagnostic-Code"])
+        self.assertTrue(wait_until("the expired event", lambda: relay.events("expired")))
+
+    def test_never_for_a_null_reverse_path(self):
+        def script(step, session, argument):
+            return "550 5.1.1 no" if step == "RCPT" else None
+        with Sink(script) as sink:
+            relay = self.to_sink(sink)
+            with Client(relay.port) as client:
+                client.hello()
+                client.envelope("")
+                self.assertEqual(client.data()[0], 250)
+            wait_until("the failed event", lambda: relay.events("failed"))
+            wait_until("the queue to be empty", lambda: relay.queued() == 0)
+            time.sleep(0.3)
+            self.assertEqual(relay.events("dsn"), [])
+            self.assertEqual(relay.metrics()["postern_messages_received_total"], 1)
+
+    def test_a_hostile_reply_is_shown_escaped_and_bounded(self):
+        def script(step, session, argument):
+            return "550 5.1.1 \x1b[31m\x07" + "long" * 500 if step == "RCPT" else None
+        _, stored = self.failing(script)
+        recipient = self.assertIsDsn(stored, "5.1.1")
+        self.assertIsNone(re.search(r"[\x00-\x08\x0b-\x1f]", recipient["Diagnostic-Code"].replace("\n", "")))
+        self.assertTrue(all(len(line) <= 998 for line in stored.split(b"\n")))
+
+
+if __name__ == "__main__":
+    unittest.main()

@@ -1,0 +1,348 @@
+// Replays the dialogues in transcripts/server: whole, byte by byte, and with one border at every byte.
+//
+//   # comment
+//   @options message_bytes_max=1000 …   before anything else; the test's options with these changed
+//   C: EHLO client.example              a line of the client, with CRLF
+//   c: raw bytes                        the same without CRLF
+//   S: 250 2.0.0 Ok                     a line of the server
+//
+// Consecutive C: and c: lines are one write. Consecutive S: lines are all that the client receives for it, and then all
+// replies count as sent. Escapes in C:, c: and @content: \r \n \t \0 \\ \xNN, and \{N*text} for N times `text` (no
+// escapes). $1 in an S: line is the first transaction's queue id.
+//
+//   @refuse WAIT CODE STATUS TEXT       the next verdict (connect, hello, mail, recipient, data); refuse! disconnects
+//   @fail-content CODE STATUS TEXT      the next piece of content cannot be kept
+//   @fail-finished CODE STATUS TEXT     the next finished content is refused at once
+//   @hold                               slots stay open until
+//   @durable N / @refused N CODE STATUS TEXT
+//   @shutdown / @after SECONDS          the session is told to end; time passes
+//   @open / @close                      the session now waits for bytes; wants to be closed
+//   @finished N                         so many transactions were accepted
+//   @from PATH / @to PATH PATH …        envelope of the last one
+//   @content TEXT                       its content; several lines are one text
+#include <algorithm>
+#include <chrono>
+#include <cstddef>
+#include <cstdint>
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <iterator>
+#include <map>
+#include <memory>
+#include <optional>
+#include <sstream>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include <gtest/gtest.h>
+
+#include <postern/base/time.h>
+#include <postern/mail/reply.h>
+#include <postern/smtp/server_options.h>
+#include <postern/smtp/server_session.h>
+
+#include "tests/smtp/server_driver.h"
+
+namespace postern::smtp {
+namespace {
+
+struct Step {
+  enum class Kind : std::uint8_t { client, server, directive };
+  Kind kind = Kind::client;
+  std::size_t line = 0;
+  std::string text;  // client: bytes; server: lines with CRLF; directive: without '@'
+};
+
+struct Transcript {
+  std::shared_ptr<ServerOptions> options = std::make_shared<ServerOptions>();
+  std::vector<Step> steps;
+  std::size_t client_bytes = 0;
+};
+
+std::string unescape(std::string_view text) {
+  std::string out;
+  for (std::size_t i = 0; i < text.size(); ++i) {
+    if (text[i] != '\\' || i + 1 == text.size()) {
+      out += text[i];
+      continue;
+    }
+    switch (text[++i]) {
+      case 'r':
+        out += '\r';
+        break;
+      case 'n':
+        out += '\n';
+        break;
+      case 't':
+        out += '\t';
+        break;
+      case '0':
+        out += '\0';
+        break;
+      case 'x':
+        out += static_cast<char>(std::stoi(std::string(text.substr(i + 1, 2)), nullptr, 16));
+        i += 2;
+        break;
+      case '{': {
+        const std::size_t star = text.find('*', i);
+        const std::size_t end = text.find('}', i);
+        const int count = std::stoi(std::string(text.substr(i + 1, star - i - 1)));
+        for (int n = 0; n < count; ++n) out += text.substr(star + 1, end - star - 1);
+        i = end;
+        break;
+      }
+      default:
+        out += text[i];
+        break;
+    }
+  }
+  return out;
+}
+
+std::string with_queue_ids(std::string text) {
+  for (std::size_t at = text.find('$'); at != std::string::npos; at = text.find('$', at + 1)) {
+    const auto number = static_cast<std::size_t>(text[at + 1] - '1');
+    text.replace(at, 2, ServerDriver::id_of(number).to_string());
+  }
+  return text;
+}
+
+void set_options(ServerOptions& options, std::istringstream& words) {
+  const std::map<std::string, std::uint64_t*> wide = {{"message_bytes_max", &options.message_bytes_max},
+                                                      {"text_line_bytes_max", &options.text_line_bytes_max},
+                                                      {"swallow_bytes_max", &options.swallow_bytes_max}};
+  const std::map<std::string, std::uint32_t*> narrow = {
+      {"recipients_max", &options.recipients_max},   {"received_max", &options.received_max},
+      {"reply_slots_max", &options.reply_slots_max}, {"errors_max", &options.errors_max},
+      {"refusals_max", &options.refusals_max},       {"junk_max", &options.junk_max},
+      {"tiny_chunks_max", &options.tiny_chunks_max}};
+  const std::map<std::string, bool*> flags = {{"offer_eight_bit_mime", &options.offer_eight_bit_mime},
+                                              {"offer_chunking", &options.offer_chunking},
+                                              {"offer_smtp_utf8", &options.offer_smtp_utf8}};
+  for (std::string word; words >> word;) {
+    const std::string name = word.substr(0, word.find('='));
+    const unsigned long long value = std::stoull(word.substr(name.size() + 1));
+    if (wide.contains(name)) {
+      *wide.at(name) = value;
+    } else if (narrow.contains(name)) {
+      *narrow.at(name) = static_cast<std::uint32_t>(value);
+    } else {
+      *flags.at(name) = value != 0;
+    }
+  }
+}
+
+Transcript read_transcript(const std::filesystem::path& path) {
+  Transcript transcript;
+  transcript.options->hostname = "mx.example.test";
+  std::ifstream file(path);
+  std::size_t number = 0;
+  const auto append = [&](Step::Kind kind, std::string text) {
+    std::vector<Step>& steps = transcript.steps;
+    if (kind == Step::Kind::directive || steps.empty() || steps.back().kind != kind) {
+      steps.push_back({kind, number, {}});
+    }
+    steps.back().text += text;
+  };
+  for (std::string line; std::getline(file, line);) {
+    ++number;
+    if (line.empty() || line.front() == '#') continue;
+    const std::string rest = line.size() > 3 ? line.substr(3) : std::string();
+    if (line.starts_with("C:") || line.starts_with("c:")) {
+      const std::string bytes = unescape(rest) + (line.front() == 'C' ? "\r\n" : "");
+      transcript.client_bytes += bytes.size();
+      append(Step::Kind::client, bytes);
+    } else if (line.starts_with("S:")) {
+      append(Step::Kind::server, with_queue_ids(rest) + "\r\n");
+    } else if (line.starts_with("@options ")) {
+      std::istringstream words(line.substr(9));
+      set_options(*transcript.options, words);
+    } else if (line.starts_with("@content") && !transcript.steps.empty() &&
+               transcript.steps.back().text.starts_with("content")) {
+      transcript.steps.back().text += unescape(std::string_view(line).substr(std::min<std::size_t>(line.size(), 9)));
+    } else if (line.starts_with("@content")) {
+      append(Step::Kind::directive,
+             "content " + unescape(std::string_view(line).substr(std::min<std::size_t>(line.size(), 9))));
+    } else if (line.front() == '@') {
+      append(Step::Kind::directive, line.substr(1));
+    } else {
+      ADD_FAILURE() << path << ":" << number << ": not a transcript's line: " << line;
+    }
+  }
+  return transcript;
+}
+
+mail::Reply parse_reply(std::istringstream& words) {
+  mail::Reply reply;
+  std::string status;
+  words >> reply.code >> status >> std::ws;
+  reply.status = mail::EnhancedStatus::parse(status).value_or(mail::EnhancedStatus{});
+  std::getline(words, reply.text);
+  std::replace(reply.text.begin(), reply.text.end(), '|', '\n');
+  return reply;
+}
+
+Wait wait_named(std::string_view name) {
+  if (name == "connect") return Wait::connect_verdict;
+  if (name == "hello") return Wait::hello_verdict;
+  if (name == "mail") return Wait::mail_verdict;
+  if (name == "recipient") return Wait::recipient_verdict;
+  EXPECT_EQ(name, "data");
+  return Wait::data_verdict;
+}
+
+// Where the client's bytes are cut: nowhere, at one offset of all of them, or everywhere.
+struct Cut {
+  std::optional<std::size_t> at = std::nullopt;
+  bool everywhere = false;
+};
+
+class Replay {
+ public:
+  Replay(const Transcript& transcript, Cut cut) : transcript_(transcript), cut_(cut) {}
+
+  void run() {
+    driver_ = std::make_unique<ServerDriver>(transcript_.options, ServerFacts{"192.0.2.1", "[192.0.2.1]", true});
+    for (const Step& step : transcript_.steps) {
+      SCOPED_TRACE("line " + std::to_string(step.line));
+      switch (step.kind) {
+        case Step::Kind::client:
+          write(step.text);
+          break;
+        case Step::Kind::server:
+          ASSERT_EQ(driver_->take_received(), step.text);
+          driver_->report_sent();
+          break;
+        case Step::Kind::directive:
+          direct(step.text);
+          break;
+      }
+      if (testing::Test::HasFatalFailure()) return;
+    }
+    EXPECT_EQ(driver_->take_received(), "") << "at the end";
+  }
+
+ private:
+  void write(std::string_view bytes) {
+    if (cut_.everywhere) {
+      for (std::size_t i = 0; i < bytes.size(); ++i) driver_->feed(bytes.substr(i, 1));
+    } else if (cut_.at && *cut_.at > written_ && *cut_.at < written_ + bytes.size()) {
+      driver_->feed(bytes.substr(0, *cut_.at - written_));
+      driver_->feed(bytes.substr(*cut_.at - written_));
+    } else {
+      driver_->feed(bytes);
+    }
+    written_ += bytes.size();
+  }
+
+  void direct(const std::string& text) {
+    std::istringstream words(text);
+    std::string name;
+    words >> name;
+    if (name == "refuse" || name == "refuse!") {
+      std::string wait;
+      words >> wait;
+      driver_->refuse_next(wait_named(wait), Verdict::refuse(parse_reply(words), name.back() == '!'));
+      // The connect verdict is the first of all: such a session begins again.
+      if (wait == "connect") FAIL() << "refuse connect is tested in server_session_test.cc";
+    } else if (name == "fail-content") {
+      driver_->fail_next_content(parse_reply(words));
+    } else if (name == "fail-finished") {
+      driver_->fail_finished_content(parse_reply(words));
+    } else if (name == "hold") {
+      driver_->hold_slots();
+    } else if (name == "durable") {
+      std::size_t number = 0;
+      words >> number;
+      driver_->answer_durable(number - 1);
+    } else if (name == "refused") {
+      std::size_t number = 0;
+      words >> number;
+      driver_->answer_refused(number - 1, parse_reply(words));
+    } else if (name == "shutdown") {
+      driver_->shut_down();
+    } else if (name == "after") {
+      int seconds = 0;
+      words >> seconds;
+      driver_->advance(std::chrono::seconds(seconds));
+    } else if (name == "open") {
+      EXPECT_EQ(driver_->session().wait(), Wait::bytes);
+    } else if (name == "close") {
+      EXPECT_EQ(driver_->session().wait(), Wait::close);
+    } else if (name == "finished") {
+      std::size_t number = 0;
+      words >> number;
+      EXPECT_EQ(driver_->finished().size(), number);
+    } else if (name == "content") {
+      ASSERT_FALSE(driver_->finished().empty());
+      EXPECT_EQ(driver_->finished().back().content, text.substr(8));
+    } else if (name == "from") {
+      ASSERT_FALSE(driver_->finished().empty());
+      std::string path;
+      words >> path;
+      EXPECT_EQ(driver_->finished().back().envelope.reverse_path().text, path);
+    } else if (name == "to") {
+      ASSERT_FALSE(driver_->finished().empty());
+      const mail::Envelope& envelope = driver_->finished().back().envelope;
+      std::vector<std::string> paths;
+      for (std::size_t i = 0; i < envelope.recipient_count(); ++i)
+        paths.emplace_back(envelope.recipient(i).forward_path.text);
+      EXPECT_EQ(paths, std::vector<std::string>(std::istream_iterator<std::string>(words), {}));
+    } else {
+      FAIL() << "no such directive: @" << text;
+    }
+  }
+
+  const Transcript& transcript_;
+  const Cut cut_;
+  std::unique_ptr<ServerDriver> driver_;
+  std::size_t written_ = 0;
+};
+
+std::filesystem::path transcripts_folder() {
+  const char* root = std::getenv("POSTERN_SOURCE_ROOT");
+  return std::filesystem::path(root == nullptr ? "." : root) / "tests/smtp/transcripts/server";
+}
+
+std::vector<std::string> transcript_names() {
+  std::vector<std::string> names;
+  std::error_code failure;
+  for (const auto& entry : std::filesystem::directory_iterator(transcripts_folder(), failure)) {
+    if (entry.path().extension() == ".txt") names.push_back(entry.path().stem().string());
+  }
+  std::sort(names.begin(), names.end());
+  return names;
+}
+
+class ServerTranscript : public testing::TestWithParam<std::string> {};
+
+TEST_P(ServerTranscript, ReadsTheSameAtEverySplit) {
+  const Transcript transcript = read_transcript(transcripts_folder() / (GetParam() + ".txt"));
+  ASSERT_FALSE(transcript.steps.empty());
+  {
+    SCOPED_TRACE("whole");
+    Replay(transcript, {}).run();
+  }
+  {
+    SCOPED_TRACE("byte by byte");
+    Replay(transcript, {.everywhere = true}).run();
+  }
+  // Long transcripts are long by repetition: a prime step still meets every kind of border.
+  const std::size_t step = transcript.client_bytes > 8192 ? 211 : 1;
+  for (std::size_t at = 1; at < transcript.client_bytes && !HasFailure(); at += step) {
+    SCOPED_TRACE("cut at byte " + std::to_string(at));
+    Replay(transcript, {.at = at}).run();
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Files, ServerTranscript, testing::ValuesIn(transcript_names()),
+                         [](const testing::TestParamInfo<std::string>& test) { return test.param; });
+
+TEST(ServerTranscripts, AreFound) {
+  EXPECT_GE(transcript_names().size(), 10u) << "POSTERN_SOURCE_ROOT must name the checkout";
+}
+
+}  // namespace
+}  // namespace postern::smtp

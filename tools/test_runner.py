@@ -1,0 +1,402 @@
+"""Runs the tests of all kinds and counts them; called by tools/test, which has installed what is needed.
+
+Every result has a name, STAGE/PROGRAM/CASE, by which tests/allowed_skips lists the skips that CI accepts.
+"""
+import argparse
+import concurrent.futures
+import fnmatch
+import hashlib
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import time
+
+ROOT = os.path.abspath(os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."))
+CORES = os.cpu_count() or 2
+STAGES = ("unit", "static", "asan", "relay", "tsan")
+PROGRAM_TIMEOUT = 600  # seconds for one unit test program, sanitizers included
+# Rooms in which threads meet: their unit tests run under the thread sanitizer too.
+THREADED_ROOMS = ("base", "dns", "io", "shard", "admin")
+
+
+class Results:
+    def __init__(self, allowed_skips, ci):
+        self.passed = 0
+        self.failed = []
+        self.skipped = []
+        self.refused_skips = []
+        self.allowed_skips = allowed_skips
+        self.ci = ci
+
+    def add(self, name, outcome, text=""):
+        """outcome: passed, failed or skipped; text: the reason, or the end of the output."""
+        if outcome == "passed":
+            self.passed += 1
+        elif outcome == "skipped":
+            self.skipped.append((name, text))
+            print(f"  skipped {name}: {text}", flush=True)
+            if self.ci and not any(fnmatch.fnmatch(name, pattern) for pattern in self.allowed_skips):
+                self.refused_skips.append(name)
+        else:
+            self.failed.append(name)
+            print(f"  FAILED  {name}", flush=True)
+            for line in text.strip().splitlines()[-60:]:
+                print(f"    | {line}")
+            sys.stdout.flush()
+
+    def counts(self):
+        return self.passed, len(self.failed), len(self.skipped)
+
+
+class Stage:
+    """Prints what runs, how long it took, and what it added."""
+
+    def __init__(self, results, title):
+        self.results = results
+        self.title = title
+
+    def __enter__(self):
+        self.started = time.monotonic()
+        self.before = self.results.counts()
+        print(f"{self.title} …", flush=True)
+        return self
+
+    def __exit__(self, *_):
+        passed, failed, skipped = (now - then for now, then in zip(self.results.counts(), self.before))
+        seconds = time.monotonic() - self.started
+        print(f"{self.title}: passed {passed}, failed {failed}, skipped {skipped} ({seconds:.0f} s)", flush=True)
+
+
+def read_allowed_skips():
+    patterns = []
+    path = os.path.join(ROOT, "tests", "allowed_skips")
+    if os.path.exists(path):
+        with open(path, encoding="utf-8") as file:
+            for line in file:
+                line = line.split("#")[0].strip()
+                if line:
+                    patterns.append(line)
+    return patterns
+
+
+def run(command, timeout=PROGRAM_TIMEOUT, **options):
+    """(exit status, output); a time-out counts as status 124."""
+    try:
+        done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                              timeout=timeout, cwd=ROOT, **options)
+        return done.returncode, done.stdout.decode("utf-8", "replace")
+    except subprocess.TimeoutExpired as late:
+        return 124, (late.stdout or b"").decode("utf-8", "replace") + f"\nnot done after {timeout} s"
+
+
+def build(results, kind, *targets):
+    status = subprocess.run([os.path.join(ROOT, "tools", "build"), kind, *targets], stdin=subprocess.DEVNULL,
+                            check=False).returncode
+    results.add(f"build/{kind}", "passed" if status == 0 else "failed", "see above and build/log")
+    return status == 0
+
+
+# --- unit tests and corpus replays -----------------------------------------------------------------------------------
+
+def skip_reasons(output):
+    """{case: reason} from what GoogleTest printed."""
+    reasons, case, reason = {}, None, None
+    for line in output.splitlines():
+        if line.startswith("[ RUN      ] "):
+            case, reason = line[13:].strip(), None
+        elif re.search(r": Skipped$", line):
+            reason = ""
+        elif "[  SKIPPED ]" in line and case:
+            reasons[case] = reason or "no reason given"
+        elif reason == "":
+            reason = line.strip()
+    return reasons
+
+
+def cases_of_report(path):
+    with open(path, encoding="utf-8") as file:
+        report = json.load(file)
+    for suite in report.get("testsuites", []):
+        for case in suite.get("testsuite", []):
+            if case.get("status") != "RUN":
+                continue
+            outcome = "failed" if case.get("failures") else "skipped" if case.get("result") == "SKIPPED" else "passed"
+            yield f"{suite['name']}.{case['name']}", outcome
+
+
+def cases_of_output(output):
+    """What a program that died had done: finished cases, and the one that was running, as failed."""
+    running = None
+    for line in output.splitlines():
+        if line.startswith("[ RUN      ] "):
+            running = line[13:].strip()
+        done = re.search(r"\[ +(OK|FAILED|SKIPPED) +\] (\S+?),? .*\(\d+ ms\)$", line)
+        if done:
+            running = None
+            yield done.group(2), {"OK": "passed", "FAILED": "failed", "SKIPPED": "skipped"}[done.group(1)]
+    if running:
+        yield running, "failed"
+
+
+def run_gtest(program, environment):
+    """[(case, outcome, text)] of one GoogleTest program."""
+    with tempfile.TemporaryDirectory() as folder:
+        report = os.path.join(folder, "report.json")
+        status, output = run([program, f"--gtest_output=json:{report}", "--gtest_color=no"], env=environment)
+        cases = list(cases_of_report(report)) if os.path.exists(report) else list(cases_of_output(output))
+    reasons = skip_reasons(output)
+    rows = []
+    for case, outcome in cases:
+        text = reasons.get(case, "no reason given") if outcome == "skipped" else ""
+        if outcome == "failed":
+            start = output.find(f"[ RUN      ] {case}")
+            text = output[start:start + 6000] if start >= 0 else output[-4000:]
+        rows.append((case, outcome, text))
+    if status != 0 and not any(outcome == "failed" for _, outcome, _ in rows):
+        rows.append(("(exit)", "failed", f"exit status {status}\n{output[-4000:]}"))
+    if not rows:
+        rows.append(("(cases)", "failed", "ran no test\n" + output[-2000:]))
+    return rows
+
+
+def unit_programs(kind, rooms=None):
+    folder = os.path.join(ROOT, "build", kind, "tests")
+    names = sorted(name for name in os.listdir(folder) if name.endswith("_test") and os.access(os.path.join(folder, name), os.X_OK)
+                   and os.path.isfile(os.path.join(folder, name)))
+    return [os.path.join(folder, name) for name in names if rooms is None or name[:-5] in rooms]
+
+
+def replay_programs(kind):
+    """[(program, corpus)]: fuzz harnesses built as replays of their corpus."""
+    folder = os.path.join(ROOT, "build", kind, "fuzz")
+    programs = []
+    for where, _, files in os.walk(os.path.join(ROOT, "fuzz")):
+        if os.path.basename(os.path.dirname(where)) == "corpus" and files:
+            program = os.path.join(folder, os.path.basename(where) + "_replay")
+            programs.append((program, where))
+    return sorted(programs)
+
+
+def test_environment(kind):
+    environment = dict(os.environ, POSTERN_SOURCE_ROOT=ROOT)
+    environment["ASAN_OPTIONS"] = "detect_stack_use_after_return=1:strict_string_checks=1"
+    environment["UBSAN_OPTIONS"] = "print_stacktrace=1:halt_on_error=1"
+    environment["TSAN_OPTIONS"] = f"halt_on_error=1:suppressions={os.path.join(ROOT, 'tests', 'tsan.suppressions')}"
+    return environment
+
+
+def run_units(results, kind, rooms=None, replays=True):
+    environment = test_environment(kind)
+    with concurrent.futures.ThreadPoolExecutor(CORES) as pool:
+        jobs = {pool.submit(run_gtest, program, environment): os.path.basename(program)
+                for program in unit_programs(kind, rooms)}
+        for job in concurrent.futures.as_completed(jobs):
+            for case, outcome, text in job.result():
+                results.add(f"{kind}/{jobs[job]}/{case}", outcome, text)
+        if replays:
+            jobs = {pool.submit(run, [program, corpus], 300, env=environment): os.path.basename(program)
+                    for program, corpus in replay_programs(kind)}
+            for job in concurrent.futures.as_completed(jobs):
+                status, output = job.result()
+                results.add(f"{kind}/fuzz/{jobs[job]}", "passed" if status == 0 else "failed", output[-4000:])
+
+
+# --- static checks ---------------------------------------------------------------------------------------------------
+
+def sources(*folders):
+    for folder in folders:
+        for where, names, files in os.walk(os.path.join(ROOT, folder)):
+            names.sort()
+            for name in sorted(files):
+                if name.endswith((".h", ".cc")):
+                    yield os.path.join(where, name)
+
+
+def check_layers(results):
+    script = os.path.join(ROOT, "tools", "check_layers.py")
+    for name, arguments in (("layers-self-test", ["--self-test"]), ("layers", [])):
+        status, output = run([sys.executable, script, *arguments])
+        results.add(f"static/{name}", "passed" if status == 0 else "failed", output)
+
+
+def check_format(results):
+    files = list(sources("include", "src", "tests", "bench", "fuzz", "tools"))
+    status, output = run(["clang-format-19", "--dry-run", "-Werror", *files])
+    results.add("static/format", "passed" if status == 0 else "failed",
+                "\n".join(line for line in output.splitlines() if "error:" in line) + "\nclang-format-19 -i mends it")
+
+
+def headers_by_object(folder):
+    """{object: [files it was compiled from]} as ninja recorded them."""
+    _, output = run(["ninja", "-C", folder, "-t", "deps"])
+    headers, current = {}, None
+    for line in output.splitlines():
+        if line and not line.startswith(" ") and ": #deps" in line:
+            current = line.split(": #deps")[0]
+            headers[current] = []
+        elif line.startswith("    ") and current:
+            path = os.path.normpath(os.path.join(folder, line.strip()))
+            if path.startswith(ROOT + os.sep):
+                headers[current].append(path)
+    return headers
+
+
+def check_tidy(results):
+    """clang-tidy over the .cc files of src, each only when it, a header of ours or the rules have changed since it was clean."""
+    folder = os.path.join(ROOT, "build", "asan")  # flags that Clang understands
+    cache = os.path.join(ROOT, "build", "tidy-cache")
+    os.makedirs(cache, exist_ok=True)
+    with open(os.path.join(folder, "compile_commands.json"), encoding="utf-8") as file:
+        commands = json.load(file)
+    headers = headers_by_object(folder)
+    contents = {}
+
+    def digest_of(path):
+        if path not in contents:
+            with open(path, "rb") as source:
+                contents[path] = hashlib.sha256(source.read()).hexdigest()
+        return contents[path]
+
+    version = run(["clang-tidy-19", "--version"])[1]
+    rules = digest_of(os.path.join(ROOT, ".clang-tidy"))
+    wanted = {}
+    for command in commands:
+        path = os.path.normpath(os.path.join(folder, command["file"]))
+        if not path.startswith((os.path.join(ROOT, "src") + os.sep, os.path.join(ROOT, "tools") + os.sep)):
+            continue
+        key = hashlib.sha256()
+        key.update(f"{version}{rules}{command.get('command', '')}{digest_of(path)}".encode())
+        for header in sorted(headers.get(command["output"], [])):
+            if os.path.exists(header):
+                key.update(digest_of(header).encode())
+        wanted[path] = os.path.join(cache, key.hexdigest())
+    due = [path for path, stamp in wanted.items() if not os.path.exists(stamp)]
+    print(f"  clang-tidy: {len(due)} of {len(wanted)} files changed", flush=True)
+
+    def tidy(path):
+        return run(["clang-tidy-19", "-p", folder, "--quiet", path])
+
+    broken = 0
+    with concurrent.futures.ThreadPoolExecutor(CORES) as pool:
+        for path, (status, output) in zip(due, pool.map(tidy, due)):
+            if status == 0:
+                with open(wanted[path], "w", encoding="utf-8"):
+                    pass
+            else:
+                broken += 1
+                shown = "\n".join(line for line in output.splitlines() if "warnings generated" not in line)
+                results.add(f"static/tidy/{os.path.relpath(path, ROOT)}", "failed", shown[:4000])
+    for stamp in set(os.listdir(cache)) - {os.path.basename(stamp) for stamp in wanted.values()}:
+        os.unlink(os.path.join(cache, stamp))
+    if broken == 0:
+        results.add("static/tidy", "passed")
+
+
+# --- the programs ----------------------------------------------------------------------------------------------------
+
+def check_programs(results, folder):
+    """What can be said of the programs without running mail through them."""
+    daemon = os.path.join(folder, "posternd")
+    status, output = run(["ldd", daemon])
+    wrong = [line.strip() for line in output.splitlines() if re.search(r"lib(ssl|crypto)\.so", line)]
+    results.add("programs/no-openssl", "failed" if status or wrong else "passed", "\n".join(wrong) or output)
+    version = re.search(r"version: '([^']+)'", open(os.path.join(ROOT, "meson.build"), encoding="utf-8").read()).group(1)
+    status, output = run([daemon, "--version"])
+    results.add("programs/version", "passed" if status == 0 and version in output else "failed", output)
+
+
+def run_relay(results, stage, binary, arguments, timeout):
+    """tests/relay/run.py prints one line a test: `ok NAME`, `FAIL NAME`, `skip NAME: reason`, and the failures' texts."""
+    environment = dict(test_environment(stage), POSTERN_BIN=binary, PYTHONDONTWRITEBYTECODE="1")
+    command = [sys.executable, os.path.join(ROOT, "tests", "relay", "run.py"), *arguments]
+    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                               cwd=ROOT, env=environment, text=True, errors="replace")
+    text, seen = [], 0
+    deadline = time.monotonic() + timeout
+    for line in process.stdout:
+        line = line.rstrip("\n")
+        if match := re.match(r"ok (\S+)( \(.*\))?$", line):
+            results.add(f"{stage}/{match.group(1)}", "passed")
+        elif match := re.match(r"skip (\S+): (.*)$", line):
+            results.add(f"{stage}/{match.group(1)}", "skipped", match.group(2))
+        elif match := re.match(r"FAIL (\S+)", line):
+            results.add(f"{stage}/{match.group(1)}", "failed", "\n".join(text))
+        else:
+            text.append(line)
+            continue
+        text, seen = [], seen + 1
+        if time.monotonic() > deadline:
+            process.terminate()
+            results.add(f"{stage}/(time)", "failed", f"not done after {timeout} s")
+            break
+    status = process.wait()
+    if status not in (0, 1) or seen == 0:
+        results.add(f"{stage}/(runner)", "failed", f"exit status {status}\n" + "\n".join(text))
+
+
+# --- all of it -------------------------------------------------------------------------------------------------------
+
+def main():
+    parser = argparse.ArgumentParser(prog="tools/test")
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--only", default="")
+    parser.add_argument("--match", default="")
+    arguments = parser.parse_args()
+    stages = set(arguments.only.split(",")) if arguments.only else {"unit"} if arguments.quick else set(STAGES)
+    if stages - set(STAGES):
+        parser.error(f"stages are {', '.join(STAGES)}")
+
+    started = time.monotonic()
+    results = Results(read_allowed_skips(), os.environ.get("CI") == "true")
+    match = ["--match", arguments.match] if arguments.match else []
+
+    if "unit" in stages:
+        with Stage(results, "unit tests (debug, GCC)"):
+            if build(results, "debug"):
+                run_units(results, "debug")
+    if "static" in stages or arguments.quick:
+        with Stage(results, "layers"):
+            check_layers(results)
+    if "static" in stages:
+        with Stage(results, "format"):
+            check_format(results)
+    if "asan" in stages or "static" in stages:
+        with Stage(results, "unit tests (Clang, address and undefined-behaviour sanitizers)"):
+            if build(results, "asan") and "asan" in stages:
+                run_units(results, "asan")
+    if "static" in stages and os.path.exists(os.path.join(ROOT, "build", "asan", "compile_commands.json")):
+        with Stage(results, "clang-tidy"):
+            check_tidy(results)
+    if "relay" in stages:
+        with Stage(results, "relay tests (release)"):
+            if build(results, "release"):
+                folder = os.path.join(ROOT, "build", "release")
+                check_programs(results, folder)
+                run_relay(results, "relay", os.path.join(folder, "posternd"), match, 1500)
+    if "tsan" in stages:
+        with Stage(results, "threads (thread sanitizer)"):
+            rooms = [room for room in THREADED_ROOMS if os.path.exists(os.path.join(ROOT, "tests", room, "meson.build"))]
+            if build(results, "tsan", "posternd", *(f"tests/{room}_test" for room in rooms)):
+                run_units(results, "tsan", rooms, replays=False)
+                run_relay(results, "tsan", os.path.join(ROOT, "build", "tsan", "posternd"), [*match, "--selection", "tsan"], 900)
+
+    if results.refused_skips:
+        print("Skips that tests/allowed_skips does not list:")
+        for name in results.refused_skips:
+            results.skipped = [skip for skip in results.skipped if skip[0] != name]
+            results.add(name, "failed", "skipped in CI; list it with its reason, or make it run")
+    if results.failed:
+        print("Failed:")
+        for name in results.failed:
+            print(f"  {name}")
+    print(f"took {time.monotonic() - started:.0f} s")
+    passed, failed, skipped = results.counts()
+    print(f"{passed} passed, {failed} failed, {skipped} skipped", flush=True)
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
