@@ -38,7 +38,9 @@ void ClientConnection::connect_next() {
   while (hop_ < hops.size() && attempts_ < egress_.options_.hosts_per_attempt) {
     const route::NextHop& hop = hops[hop_++];
     ++attempts_;
-    hop_text_ = hop.host + "[" + hop.address.to_string() + "]:" + std::to_string(hop.port);
+    // "mx.example.net[192.0.2.1]:25"; an address that is its own name stands once.
+    hop_text_ = hop.host.starts_with('[') ? hop.host : hop.host + "[" + hop.address.to_string() + "]";
+    hop_text_ += ":" + std::to_string(hop.port);
     StatusOr<net::Connection*> connection = egress_.connections_.connect(
         io::Address::ip(hop.address, hop.port), {}, egress_.options_.connect_timeout, *this);
     if (connection.ok()) {
