@@ -1,27 +1,12 @@
 #include "ingress/ingress.h"
 
+#include <optional>
 #include <string>
 #include <utility>
 
 #include <postern/base/check.h>
 
 namespace postern::ingress {
-namespace {
-
-// What is said on connections that never get a session.
-std::string farewell(const smtp::ServerOptions& options, std::string_view code_and_text) {
-  std::string line(code_and_text.substr(0, 10));  // "421 4.3.2 "
-  line += options.hostname;
-  line += ' ';
-  line += code_and_text.substr(10);
-  line += "\r\n";
-  return line;
-}
-
-constexpr std::string_view too_many = "421 4.3.2 Too many connections, try again later";
-constexpr std::string_view too_many_from_peer = "421 4.7.0 Too many connections from your address";
-
-}  // namespace
 
 // A client that is told why it is turned away, and nothing else: no session, no count, a bounded number at a time.
 class Ingress::Refusal final : public net::ConnectionUser {
@@ -47,7 +32,7 @@ struct Ingress::Listening {
   Listening(Ingress& ingress, net::Dispatcher& dispatcher, std::shared_ptr<const ListenerContext> shared)
       : context(std::move(shared)),
         listener(ingress.loop_, dispatcher, ingress.timers_, ingress.connections_.descriptor_waiters(), ingress,
-                 {.farewell = farewell(*context->session, too_many)}) {}
+                 {.farewell = smtp::farewell_line(*context->session, smtp::Farewell::connections_exhausted)}) {}
   std::shared_ptr<const ListenerContext> context;
   net::Listener listener;
 };
@@ -98,21 +83,22 @@ void Ingress::on_connection(net::Listener& listener, io::Descriptor descriptor, 
     if (&candidate->listener == &listener) listening = candidate.get();
   }
   POSTERN_CHECK(listening != nullptr);
-  std::string_view refusal;
+  std::optional<smtp::Farewell> refusal;
   if (stopping_ || clients_.full() || !connection_count_.try_acquire()) {
-    refusal = too_many;
+    refusal = stopping_ ? smtp::Farewell::shutting_down : smtp::Farewell::connections_exhausted;
   } else if (peer.is_ip() && !peer_counts_.try_acquire(peer.ip())) {
     connection_count_.release();
-    refusal = too_many_from_peer;
+    refusal = smtp::Farewell::too_many_from_peer;
   }
-  if (!refusal.empty()) return refuse(descriptor, peer, farewell(*listening->context->session, refusal));
+  const smtp::ServerOptions& session = *listening->context->session;
+  if (refusal) return refuse(descriptor, peer, smtp::farewell_line(session, *refusal));
 
   ServerConnection* const client = clients_.emplace(*this, listening->context, peer, loop_.now());
   net::Connection* const connection = connections_.adopt(descriptor, *client);
   if (connection == nullptr) {
     clients_.erase(clients_.id_of(*client));
     give_back_counts(peer);
-    return refuse(descriptor, peer, farewell(*listening->context->session, too_many));
+    return refuse(descriptor, peer, smtp::farewell_line(session, smtp::Farewell::connections_exhausted));
   }
   observer_.on_connected(peer);
   client->start(*connection, loop_.now());

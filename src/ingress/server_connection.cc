@@ -54,8 +54,10 @@ std::size_t ServerConnection::feed(Bytes bytes) {
   std::size_t used = 0;
   for (;;) {
     if (session_.wait() != smtp::Wait::bytes) {
-      if (!give_verdict(now)) return session_.wait() == smtp::Wait::close ? bytes.size() : used;
-      continue;
+      if (give_verdict(now)) continue;
+      // Nothing is consumed now; that more has come already is what the session wants to know of early talkers.
+      if (used < bytes.size()) (void)session_.on_bytes(bytes.subspan(used), now);
+      return session_.wait() == smtp::Wait::close ? bytes.size() : used;
     }
     if (used == bytes.size()) return used;
     const Bytes rest = bytes.subspan(used);

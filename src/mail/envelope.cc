@@ -23,24 +23,28 @@ namespace {
 constexpr std::uint8_t format_version = 1;
 constexpr std::uint8_t first_ignorable_tag = 0x80;
 
-enum class Tag : std::uint8_t {
-  received_at = 1,
-  reverse_path = 2,  // domain offset (varint) | text
-  recipient = 3,
-  body = 4,
-  flags = 5,  // smtp_utf8 = 1, require_tls = 2
-  dsn_return = 6,
-  envelope_id = 7,
-  declared_size = 8,
-  protocol = 9,
-  priority = 10,  // zigzag
-  tenant = 11,
-  hold_until = 12,
-  deliver_by = 13,
-  helo_name = 14,
-  client_address = 15,
+struct Tag {
+  static constexpr std::uint8_t received_at = 1;
+  static constexpr std::uint8_t reverse_path = 2;  // domain offset (varint) | text
+  static constexpr std::uint8_t recipient = 3;
+  static constexpr std::uint8_t body = 4;
+  static constexpr std::uint8_t flags =
+      5;  // static constexpr std::uint8_t smtp_utf8 = 1; static constexpr std::uint8_t require_tls = 2;
+  static constexpr std::uint8_t dsn_return = 6;
+  static constexpr std::uint8_t envelope_id = 7;
+  static constexpr std::uint8_t declared_size = 8;
+  static constexpr std::uint8_t protocol = 9;
+  static constexpr std::uint8_t priority = 10;  // zigzag
+  static constexpr std::uint8_t tenant = 11;
+  static constexpr std::uint8_t hold_until = 12;
+  static constexpr std::uint8_t deliver_by = 13;
+  static constexpr std::uint8_t helo_name = 14;
+  static constexpr std::uint8_t client_address = 15;
 };
-enum class RecipientTag : std::uint8_t { notify = 1, original_recipient = 2 };
+struct RecipientTag {
+  static constexpr std::uint8_t notify = 1;
+  static constexpr std::uint8_t original_recipient = 2;
+};
 
 constexpr std::uint8_t flag_smtp_utf8 = 1, flag_require_tls = 2;
 constexpr std::uint8_t notify_all = Notify::never | Notify::success | Notify::failure | Notify::delay;
@@ -67,16 +71,14 @@ void put_varint(std::string& out, std::uint64_t value) {
   out += static_cast<char>(value);
 }
 
-template <class AnyTag>
-void put_number(std::string& out, AnyTag tag, std::uint64_t value) {
+void put_number(std::string& out, std::uint8_t tag, std::uint64_t value) {
   if (value == 0) return;
   out += static_cast<char>(tag);
   put_varint(out, varint_size(value));
   put_varint(out, value);
 }
 
-template <class AnyTag>
-void put_text(std::string& out, AnyTag tag, std::string_view text) {
+void put_text(std::string& out, std::uint8_t tag, std::string_view text) {
   if (text.empty()) return;
   out += static_cast<char>(tag);
   put_varint(out, text.size());
@@ -281,7 +283,7 @@ Status Envelope::decode_recipient(std::string_view value) {
       if ((seen & (1u << tag)) != 0) return damaged("recipient's field twice");
       seen |= 1u << tag;
     }
-    switch (static_cast<RecipientTag>(tag)) {
+    switch (tag) {
       case RecipientTag::notify: {
         std::uint64_t bits = 0;
         if (!read_number(field, notify_all, bits)) return damaged("bad NOTIFY");
@@ -313,12 +315,12 @@ Status Envelope::decode_fields(Bytes bytes) {
     const std::uint8_t tag = reader.take_byte();
     const std::string_view value = reader.take_text(reader.take_varint());
     if (reader.failed()) return damaged("cut short");
-    if (tag < 32 && static_cast<Tag>(tag) != Tag::recipient) {
+    if (tag < 32 && tag != Tag::recipient) {
       if ((seen & (1u << tag)) != 0) return damaged("field " + std::to_string(tag) + " twice");
       seen |= 1u << tag;
     }
     std::uint64_t number = 0;
-    switch (static_cast<Tag>(tag)) {
+    switch (tag) {
       case Tag::received_at:
         if (!read_time(value, head.received_at)) return damaged("bad time of reception");
         break;

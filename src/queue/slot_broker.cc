@@ -66,7 +66,7 @@ void SlotBroker::on_pull_reply(const PullReply& reply, Instant now) {
     ++at.deliveries;
     if (at.idle > 0) --at.idle;
   }
-  set_wants(at, reply.from, reply.work && reply.more);
+  set_wants(at, reply.from, reply.more);
   serve(reply.site, at, now);
 }
 

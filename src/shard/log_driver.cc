@@ -444,9 +444,19 @@ void LogDriver::read_chunk(const spool::Extent& extent, std::size_t index, ReadU
   auto read = std::make_unique<Read>();
   read->user = &user;
   read->cookie = cookie;
-  read->is_chunk = true;
+  read->what = Read::What::chunk;
   read->extent = extent;
   read->index = index;
+  ask(std::move(read));
+}
+
+void LogDriver::read_state(mail::QueueId id, std::uint16_t recipient, ReadUser& user, std::uint64_t cookie) {
+  auto read = std::make_unique<Read>();
+  read->what = Read::What::state;
+  read->user = &user;
+  read->cookie = cookie;
+  read->id = id;
+  read->recipient = recipient;
   ask(std::move(read));
 }
 
@@ -458,10 +468,16 @@ void LogDriver::ask(std::unique_ptr<Read> read) {
   waiting_reads_.push_back(place);
 }
 
-void LogDriver::forget_reads(const ReadUser& user, std::uint64_t cookie) {
-  for (const std::unique_ptr<Read>& read : reads_) {
-    if (read && read->user == &user && read->cookie == cookie) read->user = nullptr;
+StatusOr<spool::ReadRange> LogDriver::plan(const Read& read) const {
+  switch (read.what) {
+    case Read::What::message:
+      return log_->read_plan(read.location);
+    case Read::What::chunk:
+      return log_->read_plan(read.extent);
+    case Read::What::state:
+      return log_->read_plan(read.id, read.recipient);
   }
+  return error(StatusCode::kInternal, "no such read");
 }
 
 void LogDriver::issue_reads() {
@@ -469,23 +485,19 @@ void LogDriver::issue_reads() {
     const std::size_t place = waiting_reads_.front();
     waiting_reads_.pop_front();
     Read& read = *reads_[place];
-    if (read.user == nullptr) {
-      reads_[place].reset();
-      continue;
-    }
-    const StatusOr<spool::ReadRange> plan = read.is_chunk ? log_->read_plan(read.extent) : log_->read_plan(read.location);
-    StatusOr<io::Loop::LogFile> opened = plan.ok() ? file(plan->slot) : plan.status();
+    const StatusOr<spool::ReadRange> range = plan(read);
+    StatusOr<io::Loop::LogFile> opened = range.ok() ? file(range->slot) : range.status();
     if (!opened.ok()) {
       tell(place, opened.status());
       continue;
     }
-    read.range = *plan;
-    read.buffer = spool::AlignedBuffer(plan->bytes);
+    read.range = *range;
+    read.buffer = spool::AlignedBuffer(range->bytes);
     ++reads_issued_;
     ++pending_;
     io::Token name = token(Use::first_read);
     name.slot += static_cast<std::uint32_t>(place);
-    setup_.loop.log_read(*opened, read.buffer.bytes(), plan->offset, name);
+    setup_.loop.log_read(*opened, read.buffer.bytes(), range->offset, name);
   }
 }
 
@@ -498,14 +510,17 @@ void LogDriver::on_read(std::size_t place, const io::Completion& completion) {
 // Ends one read: what was asked for, decoded, or why not.
 void LogDriver::tell(std::size_t place, const Status& status) {
   const std::unique_ptr<Read> read = std::move(reads_[place]);
-  if (read->user == nullptr) return;
   const Bytes range = read->buffer.size() > 0 ? read->buffer.first(read->range.bytes) : Bytes{};
-  if (read->is_chunk) {
-    read->user->on_chunk_read(read->cookie,
-                              status.ok() ? log_->decode_chunk(read->extent, read->index, range) : StatusOr<Bytes>(status));
-  } else {
-    read->user->on_message_read(read->cookie, status.ok() ? log_->decode_message(read->location, range)
-                                                          : StatusOr<spool::MessageView>(status));
+  switch (read->what) {
+    case Read::What::message:
+      return read->user->on_message_read(read->cookie, status.ok() ? log_->decode_message(read->location, range)
+                                                                   : StatusOr<spool::MessageView>(status));
+    case Read::What::chunk:
+      return read->user->on_chunk_read(
+          read->cookie, status.ok() ? log_->decode_chunk(read->extent, read->index, range) : StatusOr<Bytes>(status));
+    case Read::What::state:
+      return read->user->on_state_read(
+          read->cookie, status.ok() ? log_->decode_state(read->id, read->recipient, range) : StatusOr<Bytes>(status));
   }
 }
 

@@ -51,11 +51,12 @@ class LogUser {
   ~LogUser() = default;
 };
 
-// Who asked for a message or a chunk. Views are valid during the call.
+// Who asked for a message, a chunk or a recipient's state. Views are valid during the call.
 class ReadUser {
  public:
   virtual void on_message_read(std::uint64_t cookie, const StatusOr<spool::MessageView>& message) = 0;
   virtual void on_chunk_read(std::uint64_t cookie, const StatusOr<Bytes>& chunk) = 0;
+  virtual void on_state_read(std::uint64_t cookie, const StatusOr<Bytes>& state) = 0;
 
  protected:
   ~ReadUser() = default;
@@ -99,7 +100,7 @@ class LogDriver {
   // --- reads. Any number may be asked for; each ends with one call, unless forgotten.
   void read_message(mail::Location location, ReadUser& user, std::uint64_t cookie);
   void read_chunk(const spool::Extent& extent, std::size_t index, ReadUser& user, std::uint64_t cookie);
-  void forget_reads(const ReadUser& user, std::uint64_t cookie);
+  void read_state(mail::QueueId id, std::uint16_t recipient, ReadUser& user, std::uint64_t cookie);
 
   // Nothing is held back any more; true once all is written and no operation is pending.
   void stop_waiting();
@@ -115,13 +116,15 @@ class LogDriver {
   enum class Use : std::uint32_t { start = 0, recovery = 1, write = 2, making = 3, compaction = 4, replay = 5, space = 6, first_read = 16 };
 
   struct Read {
-    ReadUser* user = nullptr;  // null: forgotten
+    enum class What : std::uint8_t { message, chunk, state };
+    What what = What::message;
+    ReadUser* user = nullptr;
     std::uint64_t cookie = 0;
-    bool is_chunk = false;
-    bool issued = false;
-    mail::Location location;
-    spool::Extent extent;
+    mail::Location location;  // message
+    spool::Extent extent;     // chunk, which is the index-th of its content
     std::size_t index = 0;
+    mail::QueueId id;  // state
+    std::uint16_t recipient = 0;
     spool::AlignedBuffer buffer;
     spool::ReadRange range;
   };
@@ -145,6 +148,7 @@ class LogDriver {
   void read_into(const spool::ReadIntent& intent, Use use);
   void pump_replay();
   void ask(std::unique_ptr<Read> read);
+  [[nodiscard]] StatusOr<spool::ReadRange> plan(const Read& read) const;
   void tell(std::size_t place, const Status& status);
   void issue_reads();
   void on_read(std::size_t index, const io::Completion& completion);

@@ -228,6 +228,17 @@ void Owner::on_chunk_read(std::uint64_t cookie, const StatusOr<Bytes>& chunk) {
   }
 }
 
+void Owner::on_state_read(std::uint64_t cookie, const StatusOr<Bytes>& state) {
+  for (const auto& failure : failures_) {
+    if (failure->id.value != cookie) continue;
+    failure->asked = false;
+    dsn::FailedRecipient& recipient = failure->recipients[failure->states_read++];
+    if (!state.ok()) continue;  // it was never tried, or the words are lost: the report does without
+    StatusOr<queue::RetryState> decoded = queue::decode_retry_state(*state);
+    if (decoded.ok()) recipient.reply = std::move(decoded->last_reply);
+  }
+}
+
 void Owner::take_back(egress::Delivery& lent) {
   auto& delivery = static_cast<Lent&>(lent);
   const bool known = queue_.on_results(delivery.work.delivery, delivery.outcomes, loop_.clocks());
@@ -395,6 +406,13 @@ bool Owner::advance(Failure& failure) {
     const mail::SpooledPiece& first = failure.message->spooled.front();
     failure.asked = true;
     driver.read_chunk({.position = first.position, .bytes = first.bytes}, 0, *this, failure.id.value);
+    return false;
+  }
+  for (; failure.states_read < failure.recipients.size(); ++failure.states_read) {
+    const dsn::FailedRecipient& recipient = failure.recipients[failure.states_read];
+    if (!recipient.expired || recipient.reply.code != 0) continue;
+    failure.asked = true;
+    driver.read_state(failure.id, recipient.index, *this, failure.id.value);
     return false;
   }
   return write_failure(failure);

@@ -89,10 +89,10 @@ class Owner final : private ReadUser {
     mail::QueueId id;
     mail::Location location;
     std::vector<dsn::FailedRecipient> recipients;
-    std::vector<std::uint16_t> attempts;
+    std::size_t states_read = 0;        // of `recipients`: what the last next hop said of those that expired waiting
     std::deque<std::string> texts;  // what the views of `recipients` look at
     bool last_of_message = false;
-    bool asked = false;     // for the message or its first chunk
+    bool asked = false;     // for the message, its first chunk or a state
     bool header_read = false;
     std::string header;     // of a message whose content is spooled: its first chunk
     bool unreadable = false;
@@ -112,6 +112,7 @@ class Owner final : private ReadUser {
 
   void on_message_read(std::uint64_t cookie, const StatusOr<spool::MessageView>& message) override;
   void on_chunk_read(std::uint64_t cookie, const StatusOr<Bytes>& chunk) override;
+  void on_state_read(std::uint64_t cookie, const StatusOr<Bytes>& state) override;
 
   [[nodiscard]] Lent& new_delivery();
   void hand_over(Lent& delivery, mail::Message& message);

@@ -65,6 +65,10 @@ void PieceServer::on_message_read(std::uint64_t /*cookie*/, const StatusOr<spool
   POSTERN_CHECK(false, "no message was asked for");
 }
 
+void PieceServer::on_state_read(std::uint64_t /*cookie*/, const StatusOr<Bytes>& /*state*/) {
+  POSTERN_CHECK(false, "no state was asked for");
+}
+
 void PieceServer::on_chunk_read(std::uint64_t cookie, const StatusOr<Bytes>& chunk) {
   finish(job_of(cookie), chunk.ok() ? StatusOr<std::string>(std::string(as_text(*chunk))) : chunk.status());
 }

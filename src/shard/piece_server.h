@@ -42,6 +42,7 @@ class PieceServer final : public egress::PieceSource, private ReadUser {
   };
   void on_message_read(std::uint64_t cookie, const StatusOr<spool::MessageView>& message) override;
   void on_chunk_read(std::uint64_t cookie, const StatusOr<Bytes>& chunk) override;
+  void on_state_read(std::uint64_t cookie, const StatusOr<Bytes>& state) override;
   void read(const egress::Delivery& delivery, std::size_t index, SlotId job);
   void finish(SlotId job, StatusOr<std::string> piece);
 

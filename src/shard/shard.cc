@@ -485,6 +485,7 @@ void Shard::on_outcomes(egress::Delivery& delivery) {
   if (delivery.owner == index_) {
     owner_.take_back(delivery);
   } else {
+    metrics_.deliveries_crossed.add();
     mailbox_.send(delivery.owner, DeliveryBack{&delivery});
   }
   if (path == egress::PathState::failed) {

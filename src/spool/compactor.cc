@@ -22,7 +22,10 @@ bool Compactor::worthwhile() const {
   const bool pressed = log_.pressed_for_space() && !log_.may_create();
   const std::uint64_t percent =
       pressed ? std::max(1u, log_.options_.garbage_percent / 4) : log_.options_.garbage_percent;
-  return garbage >= 2 * front.bytes && garbage >= total / 100 * percent;
+  if (garbage < 2 * front.bytes || garbage < total / 100 * percent) return false;
+  // A byte is moved only against a byte that died: padding of sparse batches is garbage too, and chasing it never ends.
+  const std::uint64_t credit = allowance_ + index.died_bytes() * (pressed ? 4 : 1);
+  return spent_ + front.live_bytes <= credit;
 }
 
 bool Compactor::begin_segment() {
@@ -46,6 +49,7 @@ bool Compactor::begin_segment() {
     }
   }
   if (jobs_.empty()) return false;  // waits for readers, or for notices of moves to be taken
+  spent_ += front.live_bytes;
   ++front.pins;
   step_ = Step::next;
   return true;

@@ -18,7 +18,7 @@ namespace postern::spool {
 
 class Compactor {
  public:
-  explicit Compactor(Log& log) : log_(log) {}
+  explicit Compactor(Log& log) : log_(log), allowance_(log.index_.segment_bytes()) {}
 
   [[nodiscard]] std::optional<ReadIntent> take_read();
   void on_read(const Status& status);
@@ -70,6 +70,8 @@ class Compactor {
   void on_content();
 
   Log& log_;
+  const std::uint64_t allowance_;  // garbage of before the start, as far as it may matter
+  std::uint64_t spent_ = 0;        // bytes moved
   Step step_ = Step::idle;
   bool reading_ = false;
   bool stalled_ = false;

@@ -80,6 +80,7 @@ void Index::count_bytes(Segment& segment, std::uint64_t bytes, bool add) {
   } else {
     segment.live_bytes -= bytes;
     live_bytes_ -= bytes;
+    died_bytes_ += bytes;
   }
 }
 
@@ -166,6 +167,7 @@ bool Index::settle(Segment& in, std::uint64_t position, mail::QueueId id, std::u
     return false;
   }
   Entry& entry = *found.entry;
+  died_bytes_ += record_alignment;  // the settlement itself is needed no longer than the message's record
   if (entry.unsettled == 1) {
     kill(*found.segment, entry);
   } else {
@@ -184,7 +186,9 @@ bool Index::settle(Segment& in, std::uint64_t position, mail::QueueId id, std::u
 void Index::replace(Segment* in, std::uint64_t position, mail::QueueId id) {
   const Found found = find(position);
   if (found.entry != nullptr && found.entry->queue_id == id.value) {
+    const std::uint64_t died = died_bytes_;
     if (found.entry->unsettled != 0) kill(*found.segment, *found.entry);
+    died_bytes_ = died;
     found.entry->moved = true;
   }
   if (in != nullptr && found.segment != nullptr) {
@@ -200,7 +204,7 @@ void Index::drop(std::uint64_t position) {
 void Index::set_state(Segment& in, std::uint64_t position, std::uint32_t bytes, mail::QueueId id,
                       std::uint16_t recipient) {
   const StateRef ref{id.value, position, recipient, static_cast<std::uint16_t>(bytes)};
-  states_.erase(ref);  // equal by recipient: the one before
+  if (states_.erase(ref) != 0) died_bytes_ += padded(bytes);  // equal by recipient: the one before
   states_.insert(ref);
   in.notes.push_back({.kind = SummaryKind::retry_state,
                       .recipient = recipient,

@@ -98,6 +98,27 @@ StatusOr<Bytes> Log::decode_chunk(const Extent& extent, std::size_t index, Bytes
   return record.subspan(sizeof(RecordHeader));
 }
 
+StatusOr<ReadRange> Log::read_plan(mail::QueueId id, std::uint16_t recipient) const {
+  const std::optional<StateRef> ref = index_.state(id, recipient);
+  const Segment* const segment = ref ? index_.find_segment(sequence_of(ref->position)) : nullptr;
+  if (segment == nullptr) return error(StatusCode::kNotFound, "spool: no state of this recipient");
+  return range_of(*segment, ref->position, ref->bytes);
+}
+
+StatusOr<Bytes> Log::decode_state(mail::QueueId id, std::uint16_t recipient, Bytes range_bytes) const {
+  const std::optional<StateRef> ref = index_.state(id, recipient);
+  const Segment* const segment = ref ? index_.find_segment(sequence_of(ref->position)) : nullptr;
+  if (segment == nullptr) return error(StatusCode::kNotFound, "spool: no state of this recipient");
+  const std::size_t lead = offset_of(ref->position) % block_bytes;
+  if (range_bytes.size() < lead + ref->bytes) return error(StatusCode::kInvalidArgument, "spool: bytes are missing");
+  const Bytes record = range_bytes.subspan(lead, ref->bytes);
+  const auto header = check_record(segment->checksum, ref->position, record);
+  if (!header || header->kind != RecordKind::retry_state || header->queue_id != id.value || header->recipient != recipient) {
+    return damage(log_, *segment, ref->position, "damaged retry state");
+  }
+  return record.subspan(sizeof(RecordHeader), header->meta_bytes);
+}
+
 Log::Pin Log::pin(mail::Location location) {
   location = current(location);
   const Index::Found found = index_.find(location.position);

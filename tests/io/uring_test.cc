@@ -30,26 +30,22 @@ namespace {
 
 using namespace std::chrono_literals;
 
-// Lowers the limit, and takes what is left.
-class TakenDescriptors {
- public:
-  TakenDescriptors() {
-    getrlimit(RLIMIT_NOFILE, &before_);
-    const rlimit lowered{.rlim_cur = 256, .rlim_max = before_.rlim_max};
-    setrlimit(RLIMIT_NOFILE, &lowered);
-    for (int taken = 0; (taken = ::open("/dev/null", O_RDONLY | O_CLOEXEC)) >= 0;) taken_.push_back(taken);
-  }
-  ~TakenDescriptors() {
-    for (const int taken : taken_) ::close(taken);
-    setrlimit(RLIMIT_NOFILE, &before_);
-  }
-  TakenDescriptors(const TakenDescriptors&) = delete;
-  TakenDescriptors& operator=(const TakenDescriptors&) = delete;
+rlimit limit_before{};
+std::vector<int> taken_descriptors;
 
- private:
-  rlimit before_{};
-  std::vector<int> taken_;
-};
+// Lowers the limit, and takes what is left.
+void exhaust_descriptors() {
+  getrlimit(RLIMIT_NOFILE, &limit_before);
+  const rlimit lowered{.rlim_cur = 256, .rlim_max = limit_before.rlim_max};
+  setrlimit(RLIMIT_NOFILE, &lowered);
+  for (int taken = 0; (taken = ::open("/dev/null", O_RDONLY | O_CLOEXEC)) >= 0;) taken_descriptors.push_back(taken);
+}
+
+void restore_descriptors() {
+  for (const int taken : taken_descriptors) ::close(taken);
+  taken_descriptors.clear();
+  setrlimit(RLIMIT_NOFILE, &limit_before);
+}
 
 Backend backend(std::string name, unsigned submission_entries, unsigned completion_entries,
                 std::size_t completions_per_turn) {
@@ -65,7 +61,8 @@ Backend backend(std::string name, unsigned submission_entries, unsigned completi
                                         .tasks_queued = needs.tasks_queued,
                                         .refuse_direct = needs.refuse_direct});
               },
-          .exhaust_descriptors = [] { return std::make_shared<TakenDescriptors>(); }};
+          .exhaust_descriptors = exhaust_descriptors,
+          .restore_descriptors = restore_descriptors};
 }
 
 // `tiny`: every queue overflows all the time.

@@ -114,15 +114,7 @@ class Simulation {
   std::uint64_t crossed() const { return crossed_; }
   std::uint64_t connects() const { return connects_; }
   std::uint64_t settled() const { return settled_; }
-  SlotBroker& broker_of(std::uint64_t site) { return shards_[home_of(SiteId{site}, options_.shards)]->broker; }
   OwnerSlots& slots_of(ShardIndex shard) { return shards_[shard]->slots; }
-  std::uint32_t open_on(ShardIndex shard, std::uint64_t site) const {
-    const auto idle = shards_[shard]->idle.find(SiteId{site});
-    return static_cast<std::uint32_t>(
-               std::count_if(running_.begin(), running_.end(),
-                             [&](const Running& r) { return r.at == shard && r.work.site.value == site; })) +
-           (idle == shards_[shard]->idle.end() ? 0 : idle->second);
-  }
 
  private:
   static constexpr std::array<std::string_view, 4> site_names{"0", "1", "2", "3"};
@@ -445,8 +437,7 @@ TEST(SlotBroker, APulledPathIsHeldAfterAFailureAndThenProbedByOne) {
   EXPECT_EQ(pulls, 2) << "one per owner at a time";
   PullReply reply{.site = site, .from = 0, .work = Work{}, .more = true};
   broker.on_pull_reply(reply, now);
-  reply.from = 1;
-  reply.work.reset();
+  reply = {.site = site, .from = 1, .work = {}, .more = false};
   broker.on_pull_reply(reply, now);
   while (broker.take_action()) continue;
 

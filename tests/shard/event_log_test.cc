@@ -2,17 +2,21 @@
 
 #include <chrono>
 #include <cstdlib>
+#include <fcntl.h>
 #include <filesystem>
 #include <fstream>
 #include <iterator>
 #include <memory>
+#include <sstream>
 #include <string>
 #include <thread>
+#include <unistd.h>
 #include <vector>
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <nlohmann/json.hpp>
+#include <sys/stat.h>
 
 namespace postern::shard {
 namespace {
@@ -148,30 +152,50 @@ TEST_F(EventLogTest, KeepsEveryShardsEventsInOrder) {
 }
 
 TEST_F(EventLogTest, DropsCountsAndSaysWhatDoesNotFit) {
-  constexpr std::uint64_t events = 50'000;  // some 7 MB at once, into a buffer of 1 MiB
+  // The writer is kept from draining by a pipe that nobody reads yet, whatever the machine's load.
+  ASSERT_EQ(mkfifo(path_.c_str(), 0600), 0);
+  const int reader = open(path_.c_str(), O_RDONLY | O_NONBLOCK);
+  constexpr std::uint64_t events = 50'000;  // some 7 MB, into a buffer of 1 MiB
   std::uint64_t dropped = 0;
+  std::string text;
+  std::thread reading;
   {
     auto log = start(1);
     const std::string peer(60, 'p');
     for (std::uint64_t i = 0; i < events; ++i) {
       log->buffer(0).record({.kind = EventKind::received, .time = some_time, .peer = peer, .count = i});
     }
-    std::this_thread::sleep_for(milliseconds(200));
-    log->buffer(0).record({.kind = EventKind::received, .time = some_time, .count = events});
     dropped = log->dropped();
+    reading = std::thread([&] {
+      fcntl(reader, F_SETFL, 0);
+      char piece[65536];
+      for (ssize_t n = 0; (n = ::read(reader, piece, sizeof piece)) > 0;)
+        text.append(piece, static_cast<std::size_t>(n));
+    });
+    for (;;) {  // until there is room again
+      log->buffer(0).record({.kind = EventKind::connected, .time = some_time});
+      if (log->dropped() == dropped) break;
+      dropped = log->dropped();
+      std::this_thread::sleep_for(milliseconds(10));
+    }
   }
+  reading.join();
+  close(reader);
   ASSERT_GT(dropped, 0u);
   std::uint64_t kept = 0;
   std::uint64_t said = 0;
-  for (const auto& event : read(path_)) {
+  std::istringstream lines(text);
+  for (std::string line; std::getline(lines, line);) {
+    const auto event = nlohmann::json::parse(line);
     if (event["event"] == "dropped") {
       said += event["count"].get<std::uint64_t>();
-    } else {
+    } else if (event["event"] == "received") {
       ++kept;
     }
   }
   EXPECT_EQ(said, dropped);
-  EXPECT_EQ(kept + dropped, events + 1);
+  EXPECT_LE(kept, events);
+  EXPECT_GT(kept, 5'000u) << "the buffer holds about a second of a busy shard";
 }
 
 TEST_F(EventLogTest, WritesSoonWithoutBeingAsked) {

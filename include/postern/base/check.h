@@ -11,9 +11,9 @@ namespace postern::internal {
 }  // namespace postern::internal
 
 // POSTERN_CHECK(condition) or POSTERN_CHECK(condition, "what that means").
-#define POSTERN_CHECK(condition, ...)                                                                \
-  do {                                                                                               \
-    if (!(condition)) [[unlikely]] {                                                                 \
+#define POSTERN_CHECK(condition, ...)                                                                   \
+  do {                                                                                                  \
+    if (!(condition)) [[unlikely]] {                                                                    \
       ::postern::internal::check_failed(__FILE__, __LINE__, #condition, std::string_view{__VA_ARGS__}); \
-    }                                                                                                \
+    }                                                                                                   \
   } while (false)

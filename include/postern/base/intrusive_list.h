@@ -18,7 +18,7 @@ class ListHook {
  public:
   ListHook() = default;
   ListHook(const ListHook&) {}
-  ListHook& operator=(const ListHook&) { return *this; }
+  ListHook& operator=(const ListHook&) { return *this; }  // NOLINT(bugprone-unhandled-self-assignment): assigns nothing
   ~ListHook() { unlink(); }
 
   [[nodiscard]] bool linked() const { return next_ != this; }

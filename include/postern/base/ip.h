@@ -43,7 +43,8 @@ class IpAddress {
 class IpNetwork {
  public:
   [[nodiscard]] static StatusOr<IpNetwork> parse(std::string_view text);
-  [[nodiscard]] bool contains(const IpAddress& address) const;  // an IPv4 network contains no IPv6 address but mapped ones
+  [[nodiscard]] bool contains(
+      const IpAddress& address) const;  // an IPv4 network contains no IPv6 address but mapped ones
   [[nodiscard]] std::string to_string() const;
 
  private:

@@ -1,6 +1,6 @@
-// Randomness as an argument. The driver seeds one per shard from the kernel (or from a simulation's seed); the pure part
-// never asks the kernel. Good for jitter, shuffles, ports and ids that must not be guessed from outside only as far as
-// the seed is secret: xoshiro256++ is no cryptographic generator. Keys come from the driver.
+// Randomness as an argument. The driver seeds one per shard from the kernel (or from a simulation's seed); the pure
+// part never asks the kernel. Good for jitter, shuffles, ports and ids that must not be guessed from outside only as
+// far as the seed is secret: xoshiro256++ is no cryptographic generator. Keys come from the driver.
 #pragma once
 
 #include <array>

@@ -122,6 +122,8 @@ class Index {
   [[nodiscard]] std::uint64_t live_messages() const { return live_messages_; }
   [[nodiscard]] std::uint64_t live_bytes() const { return live_bytes_; }
   [[nodiscard]] std::uint64_t segment_bytes() const { return segment_bytes_; }  // sum over all segments
+  // How many bytes were needed once and are not any more; only grows. What was moved does not count.
+  [[nodiscard]] std::uint64_t died_bytes() const { return died_bytes_; }
 
   // --- summaries ---------------------------------------------------------------------------------------------------
   // Bound of the bytes that build_summary() will need, with what `more` adds.
@@ -154,6 +156,7 @@ class Index {
   std::uint64_t live_messages_ = 0;
   std::uint64_t live_bytes_ = 0;
   std::uint64_t segment_bytes_ = 0;
+  std::uint64_t died_bytes_ = 0;
 };
 
 }  // namespace postern::spool

@@ -173,6 +173,9 @@ class Log {
   // The same for one chunk of a message's content. The segment must be pinned (through its message).
   [[nodiscard]] StatusOr<ReadRange> read_plan(const Extent& extent) const;
   [[nodiscard]] StatusOr<Bytes> decode_chunk(const Extent& extent, std::size_t index, Bytes range_bytes) const;
+  // The same for the latest state of a recipient, as append_retry_state() was given it. kNotFound: there is none.
+  [[nodiscard]] StatusOr<ReadRange> read_plan(mail::QueueId id, std::uint16_t recipient) const;
+  [[nodiscard]] StatusOr<Bytes> decode_state(mail::QueueId id, std::uint16_t recipient, Bytes range_bytes) const;
   // While pinned, nothing of the message's record and chunks is overwritten, even if it is settled or moved. unpin()
   // takes the pin's token.
   struct Pin {

@@ -34,7 +34,7 @@ struct Options {
   Duration settle_delay = std::chrono::milliseconds(10);  // settlements and states alone may wait this long
   Duration hold_max = std::chrono::microseconds(700);     // mail waits this long for more that is known to come
   // Compaction starts when this share (percent) of the bytes of all used segments is garbage; under pressure of space a
-  // quarter of it suffices. At 50 each byte that lives is rewritten at most once per byte reclaimed.
+  // quarter of it suffices. It never moves more bytes than died (under pressure: four times that).
   std::uint32_t garbage_percent = 50;
   std::uint32_t compaction_segments_min = 4;  // never below this many used segments
 
