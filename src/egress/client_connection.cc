@@ -13,18 +13,21 @@ ClientConnection::ClientConnection(Egress& egress, mail::SiteId site, Instant no
     : egress_(egress), site_(site), session_(egress.options_.session, now), reader_(egress.pieces_, *this), timer_(*this) {}
 
 void ClientConnection::deliver(Delivery& delivery) {
-  POSTERN_CHECK(delivery_ == nullptr && (state_ == State::idle_unconnected || state_ == State::open));
+  POSTERN_CHECK(delivery_ == nullptr);
   unlink();
   delivery_ = &delivery;
   slot_owner_ = delivery.owner;
   holds_slot_ = true;
+  const bool going = tell_idle_closed_;
   counted_idle_ = false;
+  tell_idle_closed_ = false;
   begun_ = false;
   attempts_ = 0;
   hop_ = 0;
   last_failure_ = {};
   unreadable_ = {};
-  reconnect_ = false;
+  reconnect_ = going;
+  if (going) return;  // it goes on over a new connection when this one is closed: it counts as one until then
   if (state_ == State::open) {
     pump();
   } else {
@@ -145,7 +148,7 @@ void ClientConnection::pump() {
       if (!session_.greeted()) last_failure_ = session_.failure();
       reconnect_ = true;
     }
-    close_connection();
+    if (state_ == State::open) close_connection();
   } else {
     Instant deadline = session_.next_deadline();
     if (counted_idle_) deadline = now + egress_.options_.idle;
@@ -266,12 +269,24 @@ void ClientConnection::out_of_hosts() {
 }
 
 void ClientConnection::close_idle(bool tell) {
-  POSTERN_CHECK(delivery_ == nullptr);
+  POSTERN_CHECK(delivery_ == nullptr && state_ == State::open);
   unlink();
-  tell_idle_closed_ = tell;
-  session_.quit(egress_.loop_.now());
   counted_idle_ = false;
-  pump();
+  session_.quit(egress_.loop_.now());
+  if (tell) {
+    go();
+    pump();
+    return;
+  }
+  // Its place is given away already, so 221 is not waited for.
+  if (!send_in_flight_) flush();
+  close_connection();
+}
+
+// It counts as idle until it is closed, and its site's next delivery may still claim its place.
+void ClientConnection::go() {
+  tell_idle_closed_ = true;
+  egress_.make_going(*this);
 }
 
 void ClientConnection::abort() {
@@ -290,10 +305,9 @@ void ClientConnection::abort() {
 void ClientConnection::close_connection() {
   state_ = State::closing;
   timer_.cancel();
-  if (counted_idle_) {
-    counted_idle_ = false;
-    tell_idle_closed_ = true;
+  if (std::exchange(counted_idle_, false)) {
     unlink();
+    go();
   }
   if (!lost_) connection_->close_orderly(egress_.options_.linger);
 }
@@ -302,11 +316,8 @@ void ClientConnection::on_closed() {
   connection_ = nullptr;
   send_in_flight_ = false;
   timer_.cancel();
-  if (counted_idle_) {
-    counted_idle_ = false;
-    tell_idle_closed_ = true;
-    unlink();
-  }
+  if (std::exchange(counted_idle_, false)) tell_idle_closed_ = true;
+  unlink();
   lost_ = false;
   if (delivery_ != nullptr && std::exchange(reconnect_, false)) {
     state_ = State::idle_unconnected;

@@ -32,10 +32,15 @@ class ClientConnection final : public net::ConnectionUser,
   ClientConnection(const ClientConnection&) = delete;
   ClientConnection& operator=(const ClientConnection&) = delete;
 
-  // On a fresh object or an idle connection.
+  // On a fresh object, an idle connection, or one that was idle and is going.
   void deliver(Delivery& delivery);
   // An idle connection says QUIT and goes; `tell`: on_idle_closed() when it is gone.
   void close_idle(bool tell);
+  // One that is going: on_idle_closed() is not called for it after all.
+  void count_as_closed() {
+    unlink();
+    tell_idle_closed_ = false;
+  }
   void abort();
 
   [[nodiscard]] mail::SiteId site() const { return site_; }
@@ -70,6 +75,7 @@ class ClientConnection final : public net::ConnectionUser,
   void host_failed(mail::Reply reply);
   void out_of_hosts();
   void close_connection();
+  void go();
   void end_of_connection();
 
   Egress& egress_;
@@ -83,7 +89,7 @@ class ClientConnection final : public net::ConnectionUser,
   State state_ = State::idle_unconnected;
   bool holds_slot_ = false;            // a delivery's slot, until slot_free()
   bool counted_idle_ = false;          // counts as an idle connection with the slots' keeper
-  bool tell_idle_closed_ = false;
+  bool tell_idle_closed_ = false;      // was idle, is going, and still counts as idle
   bool begun_ = false;                 // the session has the delivery
   bool content_started_ = false;
   bool send_in_flight_ = false;

@@ -39,7 +39,11 @@ void Egress::start(Delivery& delivery) {
     case mail::Transport::smtp:
     case mail::Transport::lmtp: {
       const auto pool = pools_.find(delivery.work.site);
-      ClientConnection* client = pool == pools_.end() ? nullptr : pool->second->idle.front();
+      ClientConnection* client = nullptr;
+      if (pool != pools_.end()) {
+        client = pool->second->idle.front();
+        if (client == nullptr) client = pool->second->going.front();
+      }
       if (client == nullptr) {
         client = clients_.emplace(*this, delivery.work.site, loop_.now());
         if (client != nullptr) {
@@ -77,9 +81,18 @@ void Egress::slot_free(mail::SiteId site, queue::ShardIndex owner, bool kept) { 
 
 void Egress::make_idle(ClientConnection& client) { pools_.at(client.site())->idle.push_front(client); }
 
+void Egress::make_going(ClientConnection& client) { pools_.at(client.site())->going.push_back(client); }
+
 void Egress::close_idle(mail::SiteId site, std::uint32_t count) {
   const auto pool = pools_.find(site);
-  while (count-- > 0 && pool != pools_.end() && !pool->second->idle.empty()) pool->second->idle.back()->close_idle(false);
+  if (pool == pools_.end()) return;
+  for (; count > 0; --count) {
+    if (ClientConnection* const idle = pool->second->idle.back()) {
+      idle->close_idle(false);
+    } else if (ClientConnection* const going = pool->second->going.front()) {
+      going->count_as_closed();
+    }
+  }
 }
 
 void Egress::close_all_idle() {

@@ -78,6 +78,7 @@ class Egress final : private net::CompletionHandler {
 
   [[nodiscard]] std::size_t open_connections() const { return clients_.size(); }
   [[nodiscard]] std::size_t deliveries() const { return deliveries_; }
+  [[nodiscard]] bool idle() const { return deliveries_ == 0 && clients_.size() == 0 && maildirs_.size() == 0; }
   // Ends everything at once; outcomes: not attempted.
   void abort_all();
 
@@ -86,7 +87,8 @@ class Egress final : private net::CompletionHandler {
   friend class MaildirDelivery;
 
   struct SitePool {
-    IntrusiveList<ClientConnection, IdleTag> idle;  // most recently used first
+    IntrusiveList<ClientConnection, IdleTag> idle;   // most recently used first
+    IntrusiveList<ClientConnection, IdleTag> going;  // were idle, are being closed, count until they are
     std::uint32_t connections = 0;
   };
 
@@ -96,6 +98,7 @@ class Egress final : private net::CompletionHandler {
   void finish(Delivery& delivery);
   void slot_free(mail::SiteId site, queue::ShardIndex owner, bool kept);
   void make_idle(ClientConnection& client);
+  void make_going(ClientConnection& client);
   void remove(ClientConnection& client);
   void remove(MaildirDelivery& delivery);
 

@@ -28,8 +28,7 @@ struct Tag {
   static constexpr std::uint8_t reverse_path = 2;  // domain offset (varint) | text
   static constexpr std::uint8_t recipient = 3;
   static constexpr std::uint8_t body = 4;
-  static constexpr std::uint8_t flags =
-      5;  // static constexpr std::uint8_t smtp_utf8 = 1; static constexpr std::uint8_t require_tls = 2;
+  static constexpr std::uint8_t flags = 5;  // flag_smtp_utf8, flag_require_tls
   static constexpr std::uint8_t dsn_return = 6;
   static constexpr std::uint8_t envelope_id = 7;
   static constexpr std::uint8_t declared_size = 8;

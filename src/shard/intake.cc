@@ -41,6 +41,11 @@ Intake::Intake(const Setup& setup)
       user_(setup.user),
       pending_(setup.pending_max) {}
 
+Intake::~Intake() {
+  pending_.for_each([this](SlotId, Pending& pending) { store_.recycle(std::move(pending.message)); });
+  for (Waiting& waiting : waiting_) store_.recycle(std::move(waiting.message));
+}
+
 const mail::Reply* Intake::refuse_mail(const mail::Envelope& /*envelope*/) {
   if (!open_ || !logs_.active().ready()) return &starting;
   switch (logs_.active().log().intake()) {

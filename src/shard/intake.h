@@ -48,6 +48,7 @@ class Intake final : public ingress::Door {
     std::uint32_t pending_max = 65'536;  // messages between end of data and stable storage
   };
   explicit Intake(const Setup& setup);
+  ~Intake();
 
   void set_snapshot(SnapshotPtr snapshot) { snapshot_ = std::move(snapshot); }
   // Mail is taken only once every log of every shard is recovered.

@@ -193,7 +193,7 @@ void LogDriver::turn(Instant now, bool more_is_coming) {
     setup_.loop.random(key);
     log_->add_key(key);
   }
-  if (making_ == Making::idle) {
+  if (making_ == Making::idle && !stopping_) {
     if (std::optional<spool::SlotRequest> wanted = log_->take_slot_request()) {
       wanted_ = std::move(*wanted);
       making_path_ = path_of(wanted_.path);
@@ -209,16 +209,16 @@ void LogDriver::turn(Instant now, bool more_is_coming) {
     }
   }
   write_next(now, more_is_coming);
-  if (replay_) {
+  if (replay_ && !stopping_) {
     pump_replay();
-  } else if (!compaction_in_flight_) {
+  } else if (!compaction_in_flight_ && !stopping_) {
     if (const std::optional<spool::ReadIntent> intent = log_->take_compaction_read()) {
       compaction_in_flight_ = true;
       read_into(*intent, Use::compaction);
     }
   }
   issue_reads();
-  if (now >= next_space_ && !space_asked_) {
+  if (now >= next_space_ && !space_asked_ && !stopping_) {
     space_asked_ = true;
     next_space_ = now + space_interval;
     space_request_ = {.kind = io::FileRequest::Kind::space, .path = setup_.data_dir.c_str()};
@@ -235,11 +235,11 @@ void LogDriver::say_alarms() {
 
 Instant LogDriver::next_deadline() const {
   if (!log_) return never;
-  if (replay_ != nullptr && !replay_->done()) {
+  if (replay_ != nullptr && !stopping_) {
     // Its next read or message is due unless a read is under way, whose completion wakes the loop.
-    return replay_waits() ? std::min(log_->next_deadline(), next_space_) : Instant::min();
+    return replay_waits() ? log_->next_deadline() : Instant::min();
   }
-  return std::min(log_->next_deadline(), next_space_);
+  return stopping_ ? log_->next_deadline() : std::min(log_->next_deadline(), space_asked_ ? never : next_space_);
 }
 
 void LogDriver::write_next(Instant now, bool more_is_coming) {
@@ -525,9 +525,10 @@ void LogDriver::tell(std::size_t place, const Status& status) {
 }
 
 void LogDriver::stop_waiting() {
+  stopping_ = true;
   if (log_) log_->stop_waiting();
 }
 
-bool LogDriver::idle() const { return pending_ == (space_asked_ ? 1u : 0u) && (!log_ || log_->idle() || log_->failed()); }
+bool LogDriver::idle() const { return pending_ == 0 && (!log_ || log_->idle() || log_->failed()); }
 
 }  // namespace postern::shard

@@ -102,8 +102,9 @@ class LogDriver {
   void read_chunk(const spool::Extent& extent, std::size_t index, ReadUser& user, std::uint64_t cookie);
   void read_state(mail::QueueId id, std::uint16_t recipient, ReadUser& user, std::uint64_t cookie);
 
-  // Nothing is held back any more; true once all is written and no operation is pending.
+  // From now on nothing is held back, and nothing but writes is begun.
   void stop_waiting();
+  // All is written and no operation is pending.
   [[nodiscard]] bool idle() const;
 
  private:
@@ -162,6 +163,7 @@ class LogDriver {
   absl::flat_hash_map<std::uint32_t, io::Loop::LogFile> files_;
   bool said_buffered_ = false;
   bool said_failed_ = false;
+  bool stopping_ = false;  // nothing new is begun but writes
   unsigned pending_ = 0;  // operations under way
 
   // start-up

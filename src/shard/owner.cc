@@ -12,6 +12,10 @@
 namespace postern::shard {
 namespace {
 
+// No room in its batches now, or its first segment is not there yet: on_room() will tell.
+bool waits_for_log(const spool::Log& log, const Status& status) {
+  return status.code() == StatusCode::kResourceExhausted || (status.code() == StatusCode::kUnavailable && !log.failed());
+}
 
 }  // namespace
 
@@ -345,8 +349,10 @@ bool Owner::write(const Backlogged& entry) {
       entry.settled
           ? driver->log().append_settlement(entry.location, entry.id, entry.recipient, entry.outcome, {})
           : driver->log().append_retry_state(entry.location, entry.id, entry.recipient, as_bytes(entry.state));
+  if (waits_for_log(driver->log(), status)) return false;
   // A failed log takes nothing any more: what is lost with it is a duplicate after the restart, never mail.
-  return status.code() != StatusCode::kResourceExhausted;
+  if (!status.ok() && !driver->log().failed()) user_.on_record_lost(entry.id, status);
+  return true;
 }
 
 void Owner::write_or_wait(Backlogged entry) {
@@ -454,7 +460,7 @@ bool Owner::write_failure(Failure& failure) {
   }
   if (const Status begun = log.begin_group(bytes, spool::Use::internal); !begun.ok()) {
     if (dsn) store_.recycle(std::move(dsn));
-    failures_stuck_ = begun.code() == StatusCode::kResourceExhausted;
+    failures_stuck_ = waits_for_log(log, begun);
     return !failures_stuck_;
   }
   for (const dsn::FailedRecipient& recipient : failure.recipients) {

@@ -33,6 +33,8 @@ class OwnerUser {
   virtual void on_lent(egress::Delivery& delivery) = 0;
   // Nothing could be lent after all (the message cannot be read): `site`'s slot, or the pull of `executor`, is free.
   virtual void on_not_lent(mail::SiteId site, queue::ShardIndex executor, bool pulled) = 0;
+  // The log would not take a settlement or a retry state: an alarm, as the recipient may be tried again after a restart.
+  virtual void on_record_lost(mail::QueueId id, const Status& status) = 0;
 
  protected:
   ~OwnerUser() = default;

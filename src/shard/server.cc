@@ -167,6 +167,9 @@ Server::~Server() {
   if (process_ == nullptr) return;
   request_stop(Duration::zero());
   wait();
+  for (std::unique_ptr<Shard>& shard : shards_) {
+    if (!shard->clean()) (void)shard.release();
+  }
 }
 
 void Server::request_stop(Duration grace) {

@@ -239,7 +239,25 @@ void Shard::turn(bool more_is_coming) {
   advance_start();
   if (phase_ >= Phase::stopping) advance_stop(now);
   letters_left_ = mailbox_.flush();
+  set_gauges();
+}
+
+// What stands now; a few stores, so that whoever looks never sees an old picture.
+void Shard::set_gauges() {
   metrics_.loop_turns.add();
+  const queue::OwnerQueue::Counts& counts = queue_.counts();
+  std::size_t scheduled = counts.scheduled;
+  if (replays_ > 0) {
+    // Messages that the spool holds and the queue has not taken up yet wait as well.
+    std::uint64_t live = 0;
+    for (const auto& driver : logs_.all()) live += driver->log().index().live_messages();
+    if (live > queue_.message_count()) scheduled += live - queue_.message_count();
+  }
+  metrics_.recipients_scheduled.set(static_cast<std::int64_t>(scheduled));
+  metrics_.recipients_ready.set(static_cast<std::int64_t>(counts.ready + counts.routing));
+  metrics_.recipients_in_flight.set(static_cast<std::int64_t>(counts.in_flight));
+  metrics_.connections_out.set(static_cast<std::int64_t>(egress_.open_connections()));
+  metrics_.connections_in.set(ingress_.connection_count());
 }
 
 // Carries outputs to inputs until nothing moves.
@@ -291,12 +309,6 @@ void Shard::on_second(Instant now) {
     router_.sweep();
     store_.trim();
   }
-  const queue::OwnerQueue::Counts& counts = queue_.counts();
-  metrics_.recipients_scheduled.set(static_cast<std::int64_t>(counts.scheduled));
-  metrics_.recipients_ready.set(static_cast<std::int64_t>(counts.ready + counts.routing));
-  metrics_.recipients_in_flight.set(static_cast<std::int64_t>(counts.in_flight));
-  metrics_.connections_out.set(static_cast<std::int64_t>(egress_.open_connections()));
-  metrics_.connections_in.set(ingress_.connection_count());
   metrics_.memory_bytes.set(static_cast<std::int64_t>(store_.used_bytes() + queue_.memory_bytes()));
   metrics_.spool_messages.set(static_cast<std::int64_t>(queue_.message_count()));
   const std::uint64_t calls = loop_->system_calls();
@@ -364,11 +376,15 @@ void Shard::advance_stop(Instant now) {
     phase_ = Phase::flushing;
     flush_deadline_ = now + flush_max;
     resolver_->stop();
+    connections_.abort_all();
     for (const auto& driver : logs_.all()) driver->stop_waiting();
+    work_left_ = true;  // one more turn, so that the logs give out what they held back
+    return;
   }
   if (phase_ == Phase::flushing) {
     const bool logs_idle = std::ranges::all_of(logs_.all(), [](const auto& driver) { return driver->idle(); });
-    if ((logs_idle && owner_.idle()) || now >= flush_deadline_) phase_ = Phase::done;
+    clean_ = logs_idle && owner_.idle() && connections_.empty() && egress_.idle() && resolver_->idle() && ingress_.stopped();
+    if (clean_ || now >= flush_deadline_) phase_ = Phase::done;
   }
 }
 
@@ -472,6 +488,10 @@ void Shard::on_lent(egress::Delivery& delivery) {
 void Shard::on_not_lent(mail::SiteId site, queue::ShardIndex executor, bool pulled) {
   if (pulled) return send_pull_answer(site, executor, nullptr);
   slots_.on_start_void(site, loop_->now());
+}
+
+void Shard::on_record_lost(mail::QueueId id, const Status& status) {
+  say(Severity::error, "message " + id.to_string() + ": the spool refused its settlement: " + std::string(message_of(status)));
 }
 
 // --- egress::EgressUser ----------------------------------------------------------------------------------------------

@@ -60,6 +60,10 @@ class Shard final : private io::Sink,
   // The thread's body: returns when the stop is complete.
   void run(Started started);
 
+  // Behind run(): nothing is pending in the kernel that refers to this shard. Else it must outlive its loop: leak it, the
+  // process ends.
+  [[nodiscard]] bool clean() const { return clean_; }
+
   // --- from any thread
   void request_stop(Duration grace);
   void reload(SnapshotPtr snapshot);
@@ -80,6 +84,7 @@ class Shard final : private io::Sink,
   void open();
   void take_orders();
   void on_second(Instant now);
+  void set_gauges();
   void receive(Letter&& letter);
   void carry(const queue::OwnerSlots::Output& output);
   void carry(queue::SlotBroker::Action action);
@@ -108,6 +113,8 @@ class Shard final : private io::Sink,
   // --- OwnerUser
   void on_lent(egress::Delivery& delivery) override;
   void on_not_lent(mail::SiteId site, queue::ShardIndex executor, bool pulled) override;
+
+  void on_record_lost(mail::QueueId id, const Status& status) override;
 
   // --- egress::EgressUser
   void on_outcomes(egress::Delivery& delivery) override;
@@ -163,6 +170,7 @@ class Shard final : private io::Sink,
   std::size_t replays_ = 0;
   bool counted_recovered_ = false;
   bool counted_quiet_ = false;
+  bool clean_ = false;
   Instant stop_deadline_ = never;
   Instant flush_deadline_ = never;
   Instant next_second_{};

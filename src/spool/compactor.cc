@@ -95,7 +95,8 @@ void Compactor::begin_job() {
 
 void Compactor::end_job() {
   // What was copied is counted by the message that lists it by now, or by nobody.
-  for (const std::size_t i : copied_) log_.index_.remove_chunk(copy_.extents[i].position, copy_.extents[i].bytes);
+  for (const std::size_t i : copied_)
+    log_.index_.remove_chunk(copy_.extents[i].position, copy_.extents[i].bytes, false);
   copied_.clear();
   ++job_;
   step_ = Step::next;
@@ -413,7 +414,7 @@ void Compactor::on_content() {
   if (bytes.ok()) {
     const StatusOr<Extent> extent = log_.place_chunk(job.index, job.content, *bytes, Use::internal);
     if (!extent.ok()) return;  // no room: read again later
-    log_.index_.remove_chunk(old.position, old.bytes);
+    log_.index_.remove_chunk(old.position, old.bytes, false);
     old = *extent;
   } else {
     at->second.unreadable = true;  // whoever reads the message finds out

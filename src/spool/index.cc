@@ -234,8 +234,10 @@ void Index::add_chunk(std::uint64_t position, std::uint32_t bytes) {
   use_chunks({ChunkUse{sequence_of(position), 1, bytes}}, true);
 }
 
-void Index::remove_chunk(std::uint64_t position, std::uint32_t bytes) {
+void Index::remove_chunk(std::uint64_t position, std::uint32_t bytes, bool died) {
+  const std::uint64_t before = died_bytes_;
   use_chunks({ChunkUse{sequence_of(position), 1, bytes}}, false);
+  if (!died) died_bytes_ = before;
 }
 
 // --- summaries -------------------------------------------------------------------------------------------------------

@@ -288,7 +288,7 @@ StatusOr<mail::Location> Log::append_message(const MessageRecord& record, Ticket
   }
   StatusOr<mail::Location> location = place_message(record, extents, 0, {});
   if (!location.ok()) return location;
-  if (content != contents_.end()) abandon_content(record.streamed);  // the message counts them from now on
+  if (content != contents_.end()) forget_content(record.streamed, false);  // the message counts them from now on
   open_->urgent = true;
   if (ticket.value != 0) open_->tickets.push_back(ticket);
   ++figures_.messages;
@@ -411,9 +411,13 @@ std::size_t Log::extent_count(ContentId content) const {
 }
 
 void Log::abandon_content(ContentId content) {
+  forget_content(content, true);
+}
+
+void Log::forget_content(ContentId content, bool died) {
   const auto at = contents_.find(content.value);
   if (at == contents_.end()) return;
-  for (const Extent& extent : at->second.extents) index_.remove_chunk(extent.position, extent.bytes);
+  for (const Extent& extent : at->second.extents) index_.remove_chunk(extent.position, extent.bytes, died);
   contents_.erase(at);
 }
 

@@ -113,7 +113,8 @@ StatusOr<Bytes> Log::decode_state(mail::QueueId id, std::uint16_t recipient, Byt
   if (range_bytes.size() < lead + ref->bytes) return error(StatusCode::kInvalidArgument, "spool: bytes are missing");
   const Bytes record = range_bytes.subspan(lead, ref->bytes);
   const auto header = check_record(segment->checksum, ref->position, record);
-  if (!header || header->kind != RecordKind::retry_state || header->queue_id != id.value || header->recipient != recipient) {
+  if (!header || header->kind != RecordKind::retry_state || header->queue_id != id.value ||
+      header->recipient != recipient) {
     return damage(log_, *segment, ref->position, "damaged retry state");
   }
   return record.subspan(sizeof(RecordHeader), header->meta_bytes);

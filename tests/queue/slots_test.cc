@@ -354,13 +354,13 @@ void run(SimulationOptions options, std::uint64_t seeds) {
     SCOPED_TRACE(seed);
     Simulation simulation(options, seed);
     Random random(seed * 1000);
-    for (int i = 0; i < 600; ++i) {
+    for (int i = 0; i < 300; ++i) {
       // Skewed to one shard, as clients are.
       const auto shard = static_cast<ShardIndex>(random.below(2) ? 0 : random.below(options.shards));
       simulation.add_mail(shard, random.below(options.sites), static_cast<std::uint16_t>(1 + random.below(4)));
       for (std::uint64_t steps = random.below(12); steps > 0; --steps) simulation.step();
       if (random.below(50) == 0) simulation.pass(seconds(random.below(10)));
-      if (i == 300) simulation.set_dead(false);
+      if (i == 150) simulation.set_dead(false);
     }
     simulation.run_dry();
     simulation.close_everything();
@@ -369,20 +369,20 @@ void run(SimulationOptions options, std::uint64_t seeds) {
 }
 
 TEST(Slots, LeasedPathsHoldTheirLimitAndLoseNoWakeUp) {
-  run({.shards = 4, .limit = 8}, 15);
-  run({.shards = 4, .limit = 20, .keep = false}, 5);
+  run({.shards = 4, .limit = 8}, 8);
+  run({.shards = 4, .limit = 20, .keep = false}, 3);
   run({.shards = 1, .limit = 2}, 5);
 }
 
 TEST(Slots, PulledPathsHoldTheirLimitAndLoseNoWakeUp) {
-  run({.shards = 4, .limit = 1}, 15);
-  run({.shards = 4, .limit = 5}, 10);
-  run({.shards = 3, .limit = 2, .keep = false}, 5);
+  run({.shards = 4, .limit = 1}, 8);
+  run({.shards = 4, .limit = 5}, 6);
+  run({.shards = 3, .limit = 2, .keep = false}, 3);
 }
 
 TEST(Slots, ADeadSiteComesBackByItself) {
-  run({.shards = 4, .limit = 8, .dead = true}, 6);
-  run({.shards = 4, .limit = 2, .dead = true}, 6);
+  run({.shards = 4, .limit = 8, .dead = true}, 4);
+  run({.shards = 4, .limit = 2, .dead = true}, 4);
 }
 
 TEST(Slots, PulledPathsCarryMailOfAllShards) {

@@ -176,7 +176,9 @@ class Sink:
                     session.parameters = parameters.strip()
             elif word == "RCPT":
                 path = argument[3:].strip().partition(">")[0].lstrip("<")
-                if await self._answer(writer, session, word, path, "250 2.1.5 Ok"):
+                if session.sender is None:
+                    writer.write(b"503 5.5.1 MAIL first\r\n")
+                elif await self._answer(writer, session, word, path, "250 2.1.5 Ok"):
                     session.recipients.append(path)
             elif word == "DATA":
                 if not session.recipients:

@@ -29,8 +29,7 @@ using absl::StatusOr;
 }  // namespace postern
 
 // Returns from the enclosing function when `expression` is not OK.
-#define POSTERN_RETURN_IF_ERROR(expression)                                  \
-  do {                                                                       \
-    if (::absl::Status postern_status_ = (expression); !postern_status_.ok()) \
-      return postern_status_;                                                \
+#define POSTERN_RETURN_IF_ERROR(expression)                                                           \
+  do {                                                                                                \
+    if (::absl::Status postern_status_ = (expression); !postern_status_.ok()) return postern_status_; \
   } while (false)

@@ -43,9 +43,9 @@ struct Original {
 
 struct Options {
   std::string hostname{};
-  std::size_t returned_header_max = 64 * 1024;   // bytes of header section returned
-  std::size_t returned_content_max = 64 * 1024;  // RET=FULL is honoured up to this size [RFC 3461 §4.3]
-  std::size_t recipients_max = 1000;             // reported in one DSN; the rest are summed up in the text
+  std::size_t returned_header_max = std::size_t{64} * 1024;   // bytes of header section returned
+  std::size_t returned_content_max = std::size_t{64} * 1024;  // RET=FULL is honoured up to this size [RFC 3461 §4.3]
+  std::size_t recipients_max = 1000;                          // reported in one DSN; the rest are summed up in the text
 };
 
 struct Notification {

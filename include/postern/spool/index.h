@@ -114,7 +114,8 @@ class Index {
 
   // Chunks of content without a message yet.
   void add_chunk(std::uint64_t position, std::uint32_t bytes);
-  void remove_chunk(std::uint64_t position, std::uint32_t bytes);
+  // `died`: nobody needs it any more; else a message counts it from now on, or a copy took its place.
+  void remove_chunk(std::uint64_t position, std::uint32_t bytes, bool died);
 
   // The living messages with chunks, by position: where their chunks lie.
   [[nodiscard]] const std::map<std::uint64_t, std::vector<ChunkUse>>& large() const { return large_; }

@@ -258,6 +258,7 @@ class Log {
   Status append_small(RecordKind kind, std::uint64_t position, mail::QueueId id, std::uint16_t recipient,
                       std::uint8_t outcome, Bytes opaque, std::uint64_t& at);
   [[nodiscard]] StatusOr<Extent> place_chunk(std::size_t index, std::uint64_t content_id, Bytes bytes, Use use);
+  void forget_content(ContentId content, bool died);
   void advance_oldest();
   void retire();
   [[nodiscard]] bool pressed_for_space() const;
