@@ -34,4 +34,10 @@ StatusOr<std::size_t> reserve_descriptors(std::size_t wanted) {
   return static_cast<std::size_t>(target);
 }
 
+StatusOr<int> duplicate_descriptor(int descriptor) {
+  const int copy = fcntl(descriptor, F_DUPFD_CLOEXEC, 0);
+  if (copy < 0) return errno_status(errno, "duplicating a descriptor");
+  return copy;
+}
+
 }  // namespace postern::io

@@ -13,4 +13,7 @@ namespace postern::io {
 // middle of an accept.
 [[nodiscard]] StatusOr<std::size_t> reserve_descriptors(std::size_t wanted);
 
+// Another name for the same socket, owned by the caller: shards that share a listening socket each close their own.
+[[nodiscard]] StatusOr<int> duplicate_descriptor(int descriptor);
+
 }  // namespace postern::io

@@ -14,6 +14,8 @@
 #include <postern/base/check.h>
 #include <postern/spool/types.h>
 
+#include "io/descriptors.h"
+
 namespace postern::shard {
 namespace {
 
@@ -58,6 +60,29 @@ StatusOr<std::vector<std::vector<std::uint16_t>>> assign_logs(const Options& opt
   return assigned;
 }
 
+// Sockets that the shards cannot bind each for itself: those handed to the process, and unix sockets, which know no
+// SO_REUSEPORT. All shards accept on the same one, each under a descriptor of its own. [shard][listener], -1: bind.
+StatusOr<std::vector<std::vector<io::Descriptor>>> share_listening(const Options& options, io::Loop& loop) {
+  std::vector<std::vector<io::Descriptor>> shared(options.shards, std::vector<io::Descriptor>(options.listeners.size(), -1));
+  for (std::size_t i = 0; i < options.listeners.size(); ++i) {
+    const ListenerOptions& listener = options.listeners[i];
+    io::Descriptor socket = listener.inherited;
+    if (!listener.is_inherited() && !listener.address.is_unix()) continue;
+    if (!listener.is_inherited()) {
+      const StatusOr<io::Descriptor> bound = loop.listen(listener.address, {});
+      if (!bound.ok()) return bound.status();
+      socket = *bound;
+    }
+    for (std::size_t shard = 0; shard + 1 < shared.size(); ++shard) {
+      const StatusOr<int> copy = io::duplicate_descriptor(socket);
+      if (!copy.ok()) return copy.status();
+      shared[shard][i] = *copy;
+    }
+    shared.back()[i] = socket;
+  }
+  return shared;
+}
+
 void pin_to_cpu(std::thread& thread, std::size_t shard) {
   cpu_set_t allowed;
   CPU_ZERO(&allowed);
@@ -100,6 +125,9 @@ StatusOr<std::unique_ptr<Server>> Server::start(Setup setup) {
   StatusOr<std::vector<std::vector<std::uint16_t>>> logs = assign_logs(options);
   if (!logs.ok()) return logs.status();
 
+  StatusOr<std::vector<std::vector<io::Descriptor>>> listening = share_listening(options, *loops.front());
+  if (!listening.ok()) return listening.status();
+
   dns::CacheOptions cache;
   cache.shards = options.shards;
   cache.seed = seeds.cache;
@@ -122,6 +150,7 @@ StatusOr<std::unique_ptr<Server>> Server::start(Setup setup) {
                                                                    .loop = std::move(loops[i]),
                                                                    .snapshot = *snapshot,
                                                                    .logs = (*logs)[i],
+                                                                   .listening = (*listening)[i],
                                                                    .seed = seed}));
   }
 

@@ -138,6 +138,7 @@ Shard::Shard(Setup setup)
                 .peer_counts = process_.peer_counts,
                 .relay_policy = snapshot_->relay_policy,
                 .options = ingress_options(*snapshot_->options)}) {
+  listening_ = std::move(setup.listening);
   router_.set_snapshot(snapshot_);
   intake_.set_snapshot(snapshot_);
   owner_.set_snapshot(snapshot_);
@@ -339,7 +340,7 @@ void Shard::advance_start() {
 void Shard::open() {
   for (std::size_t i = 0; i < snapshot_->listeners.size(); ++i) {
     const ListenerOptions& listener = snapshot_->options->listeners[i];
-    const Status status = ingress_.listen(dispatcher_, listener.address, listener.inherited, snapshot_->listeners[i]);
+    const Status status = ingress_.listen(dispatcher_, listener.address, listening_[i], snapshot_->listeners[i]);
     if (!status.ok()) return fail_start(status);
   }
   addresses_ = ingress_.addresses();

@@ -49,6 +49,8 @@ class Shard final : private io::Sink,
     std::unique_ptr<io::Loop> loop;
     SnapshotPtr snapshot;
     std::vector<std::uint16_t> logs;  // ids; the first takes new mail
+    // Per listener: a listening socket to use (this shard's own name for it), or -1 to bind one.
+    std::vector<io::Descriptor> listening;
     std::array<std::uint64_t, 4> seed{};
   };
   // How the start went: once, from the shard's thread. With OK the listeners are open.
@@ -181,6 +183,7 @@ class Shard final : private io::Sink,
   std::uint64_t dns_misses_seen_ = 0;
   bool letters_left_ = false;
   bool work_left_ = false;
+  std::vector<io::Descriptor> listening_;
   std::vector<io::Address> addresses_;
 
   // Orders from other threads.

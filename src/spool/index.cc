@@ -52,10 +52,10 @@ Segment* Index::find_segment(std::uint64_t sequence) {
 }
 
 std::unique_ptr<Segment> Index::remove_oldest() {
-  std::unique_ptr<Segment> segment = std::move(segments_.front());
-  for (Entry& entry : segment->entries) {
-    if (entry.unsettled != 0) kill(*segment, entry);
+  for (Entry& entry : segments_.front()->entries) {
+    if (entry.unsettled != 0) kill(*segments_.front(), entry);
   }
+  std::unique_ptr<Segment> segment = std::move(segments_.front());
   segments_.pop_front();
   segment_bytes_ -= segment->bytes;
   live_bytes_ -= segment->live_bytes;  // of chunks of others, whose messages are gone with it

@@ -102,7 +102,9 @@ class KillMinusNine(RelayTest):
             twice = {number: times for number, times in found.items() if len(times) > 1}
             for number, times in twice.items():
                 for first, again in zip(times, times[1:]):
-                    near = any(begin - SETTLED_AFTER * SLOWNESS <= first <= end and again > begin for begin, end in kills)
+                    # The sink may confirm to a process that is dead already: what was sent lies in its socket's buffer.
+                    near = any(begin - SETTLED_AFTER * SLOWNESS <= first <= end + SETTLED_AFTER * SLOWNESS and again > begin
+                               for begin, end in kills)
                     self.assertTrue(near, f"message {number} came again though it was settled long before a kill")
             relay.stop()
             self.assertLessEqual(len(twice), 20 * 2 * ROUNDS, "more than the connections' worth at each kill")

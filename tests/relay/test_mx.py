@@ -137,9 +137,10 @@ class Mx(RelayTest):
         for _ in range(30):
             self.send("one.mail.test")
         self.sink.wait_for(30)
-        numbers = self.relay.metrics()
-        self.assertLess(numbers["postern_dns_queries_total"], 10)
-        self.assertGreater(numbers["postern_dns_cache_hits_total"], 0)
+        self.send("alias.mail.test")  # another domain with the same MX host
+        self.sink.wait_for(31)
+        wait_until("a hit", lambda: self.relay.metrics()["postern_dns_cache_hits_total"] > 0)  # counted once a second
+        self.assertLess(self.relay.metrics()["postern_dns_queries_total"], 10)
 
 
 if __name__ == "__main__":

@@ -158,6 +158,7 @@ class Start(RelayTest):
 
         def pass_on():
             os.dup2(listener.fileno(), 3)
+            os.set_inheritable(3, True)
             os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS="1", LISTEN_FDNAMES="smtp")
             os.execv(harness.POSTERN, [harness.POSTERN, "--config", relay.config_path])
 
@@ -232,7 +233,7 @@ class Signals(RelayTest):
         self.assertLess(time.monotonic() - started, 5 * SLOWNESS)
 
     def test_sighup_applies_what_can_change(self):
-        relay = self.into_maildir()
+        relay = self.into_maildir(listener={"relay_from": []})
         with Client(relay.port) as client:
             client.hello()
             client.ask("MAIL FROM:<a@client.test>")
@@ -310,7 +311,7 @@ class Watching(RelayTest):
         self.assertFalse(os.path.exists(path))
 
     def test_events_of_a_refused_recipient_and_of_the_connection(self):
-        relay = self.into_maildir()
+        relay = self.into_maildir(listener={"relay_from": []})
         with Client(relay.port) as client:
             client.hello()
             client.ask("MAIL FROM:<a@client.test>")
