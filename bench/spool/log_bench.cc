@@ -85,8 +85,6 @@ void append_settle(benchmark::State& state) {
   }
   turn(*log, nullptr);
   state.SetItemsProcessed(state.iterations() * batch);
-  state.counters["ns/message"] = benchmark::Counter(static_cast<double>(state.iterations()) * batch * 1e-9,
-                                                    benchmark::Counter::kIsRate | benchmark::Counter::kInvert);
 }
 BENCHMARK(append_settle)->ArgNames({"batch", "bytes"})->Args({1, 1024})->Args({10, 1024})->Args({5, 100 << 10});
 

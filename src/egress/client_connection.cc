@@ -10,7 +10,11 @@
 namespace postern::egress {
 
 ClientConnection::ClientConnection(Egress& egress, mail::SiteId site, Instant now)
-    : egress_(egress), site_(site), session_(egress.options_.session, now), reader_(egress.pieces_, *this), timer_(*this) {}
+    : egress_(egress),
+      site_(site),
+      session_(egress.options_.session, now),
+      reader_(egress.pieces_, *this),
+      timer_(*this) {}
 
 void ClientConnection::deliver(Delivery& delivery) {
   POSTERN_CHECK(delivery_ == nullptr);
@@ -44,8 +48,8 @@ void ClientConnection::connect_next() {
     // "mx.example.net[192.0.2.1]:25"; an address that is its own name stands once.
     hop_text_ = hop.host.starts_with('[') ? hop.host : hop.host + "[" + hop.address.to_string() + "]";
     hop_text_ += ":" + std::to_string(hop.port);
-    StatusOr<net::Connection*> connection = egress_.connections_.connect(
-        io::Address::ip(hop.address, hop.port), {}, egress_.options_.connect_timeout, *this);
+    StatusOr<net::Connection*> connection = egress_.connections_.connect(io::Address::ip(hop.address, hop.port), {},
+                                                                         egress_.options_.connect_timeout, *this);
     if (connection.ok()) {
       connection_ = *connection;
       state_ = State::connecting;
@@ -98,7 +102,9 @@ void ClientConnection::on_sent() {
   pump();
 }
 
-void ClientConnection::on_content_ready() { pump(); }
+void ClientConnection::on_content_ready() {
+  pump();
+}
 
 void ClientConnection::on_timer(Timer& /*timer*/, Instant now) {
   if (state_ != State::open) return;
@@ -135,7 +141,8 @@ void ClientConnection::pump() {
   for (;;) {
     if (session_.has_result()) {
       take_result(now);
-    } else if (session_.want() == smtp::ClientSession::Want::delivery && delivery_ != nullptr && !begun_ && !reconnect_) {
+    } else if (session_.want() == smtp::ClientSession::Want::delivery && delivery_ != nullptr && !begun_ &&
+               !reconnect_) {
       begin(now);
     } else {
       if (!send_in_flight_ && !lost_) flush();
@@ -211,8 +218,7 @@ void ClientConnection::take_result(Instant now) {
     session_.quit(now);
     return;
   }
-  const bool more_hosts =
-      hop_ < delivery_->route->next_hops.size() && attempts_ < egress_.options_.hosts_per_attempt;
+  const bool more_hosts = hop_ < delivery_->route->next_hops.size() && attempts_ < egress_.options_.hosts_per_attempt;
   if (result.disposition == Disposition::host_lacks_extension && more_hosts) {
     begun_ = false;
     reconnect_ = true;
@@ -220,9 +226,11 @@ void ClientConnection::take_result(Instant now) {
     return;
   }
   // A host that was lost before it had said anything about the message: the next one may do better [RFC 5321 §5.1].
-  const auto unheard = [](const mail::RecipientResult& r) { return r.outcome == mail::Outcome::deferred && r.reply.code == 0; };
-  if (result.connection == smtp::ConnectionVerdict::lost && !result.reply_unknown && more_hosts && unreadable_.text.empty() &&
-      std::ranges::all_of(result.recipients, unheard)) {
+  const auto unheard = [](const mail::RecipientResult& r) {
+    return r.outcome == mail::Outcome::deferred && r.reply.code == 0;
+  };
+  if (result.connection == smtp::ConnectionVerdict::lost && !result.reply_unknown && more_hosts &&
+      unreadable_.text.empty() && std::ranges::all_of(result.recipients, unheard)) {
     last_failure_ = result.recipients.front().reply;
     begun_ = false;
     reconnect_ = true;
@@ -231,7 +239,8 @@ void ClientConnection::take_result(Instant now) {
   delivery_->outcomes.clear();
   for (std::size_t i = 0; i < result.recipients.size(); ++i) {
     if (!unreadable_.text.empty()) result.recipients[i].reply = unreadable_;
-    delivery_->outcomes.push_back({.recipient = delivery_->work.recipients[i], .result = std::move(result.recipients[i])});
+    delivery_->outcomes.push_back(
+        {.recipient = delivery_->work.recipients[i], .result = std::move(result.recipients[i])});
   }
   const bool usable = result.connection == smtp::ConnectionVerdict::reusable;
   const bool keep = usable && session_.transactions() < egress_.options_.messages_per_connection &&
@@ -259,7 +268,8 @@ void ClientConnection::give_back(PathState path) {
 
 void ClientConnection::out_of_hosts() {
   state_ = State::closing;
-  if (last_failure_.text.empty() && last_failure_.code == 0) last_failure_ = {0, {4, 4, 1}, "no next hop could be reached"};
+  if (last_failure_.text.empty() && last_failure_.code == 0)
+    last_failure_ = {0, {4, 4, 1}, "no next hop could be reached"};
   delivery_->outcomes.clear();
   for (const std::uint16_t index : delivery_->work.recipients) {
     delivery_->outcomes.push_back({.recipient = index, .result = {mail::Outcome::deferred, last_failure_}});

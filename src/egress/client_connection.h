@@ -58,8 +58,8 @@ class ClientConnection final : public net::ConnectionUser,
   enum class State : std::uint8_t {
     idle_unconnected,  // between two hosts, or new
     connecting,
-    open,              // the session decides
-    closing,           // waits for on_closed()
+    open,     // the session decides
+    closing,  // waits for on_closed()
   };
 
   void on_content_ready() override;
@@ -85,24 +85,24 @@ class ClientConnection final : public net::ConnectionUser,
   Timer timer_;
   net::Connection* connection_ = nullptr;
   Delivery* delivery_ = nullptr;
-  queue::ShardIndex slot_owner_ = 0;   // of the delivery whose slot this connection holds
+  queue::ShardIndex slot_owner_ = 0;  // of the delivery whose slot this connection holds
   State state_ = State::idle_unconnected;
-  bool holds_slot_ = false;            // a delivery's slot, until slot_free()
-  bool counted_idle_ = false;          // counts as an idle connection with the slots' keeper
-  bool tell_idle_closed_ = false;      // was idle, is going, and still counts as idle
-  bool begun_ = false;                 // the session has the delivery
+  bool holds_slot_ = false;        // a delivery's slot, until slot_free()
+  bool counted_idle_ = false;      // counts as an idle connection with the slots' keeper
+  bool tell_idle_closed_ = false;  // was idle, is going, and still counts as idle
+  bool begun_ = false;             // the session has the delivery
   bool content_started_ = false;
   bool send_in_flight_ = false;
   bool pumping_ = false;
-  bool lost_ = false;                  // nothing can be sent any more; on_closed() follows
-  bool reconnect_ = false;             // the delivery goes on on a fresh connection once this one is gone
-  std::size_t hop_ = 0;                // the next address to try, index into the route
-  std::uint32_t attempts_ = 0;         // addresses tried for this delivery
+  bool lost_ = false;           // nothing can be sent any more; on_closed() follows
+  bool reconnect_ = false;      // the delivery goes on on a fresh connection once this one is gone
+  std::size_t hop_ = 0;         // the next address to try, index into the route
+  std::uint32_t attempts_ = 0;  // addresses tried for this delivery
   mail::Reply last_failure_;
-  mail::Reply unreadable_;             // text: our spool failed in the middle of this delivery's content
-  std::string hop_text_;               // "mx.example.net[192.0.2.1]:25"
-  std::string commands_;               // in the kernel's hands
-  std::vector<io::Slice> slices_;      // the same
+  mail::Reply unreadable_;         // text: our spool failed in the middle of this delivery's content
+  std::string hop_text_;           // "mx.example.net[192.0.2.1]:25"
+  std::string commands_;           // in the kernel's hands
+  std::vector<io::Slice> slices_;  // the same
   std::vector<std::string_view> paths_;
 };
 

@@ -63,7 +63,8 @@ class ContentReader {
   ContentReader& operator=(const ContentReader&) = delete;
 
   // Begins. `conversion`: of added fields and content alike; `complete_line`: a last line without its end gets it.
-  void start(const Delivery& delivery, std::optional<smtp::ContentConverter::Kind> conversion, bool complete_line = false);
+  void start(const Delivery& delivery, std::optional<smtp::ContentConverter::Kind> conversion,
+             bool complete_line = false);
   // Appends slices that stay valid until the next call of next(), start() or stop().
   [[nodiscard]] State next(std::vector<io::Slice>& slices);
   // What next() has handed out was the last of it.

@@ -24,8 +24,8 @@ enum class PathState : std::uint8_t {
 struct Delivery {
   // --- set by the owner
   queue::ShardIndex owner = 0;
-  queue::ShardIndex executor = 0;             // who makes the attempt
-  bool pulled = false;                        // answers a PullRequest; else it uses a slot leased to the owner
+  queue::ShardIndex executor = 0;  // who makes the attempt
+  bool pulled = false;             // answers a PullRequest; else it uses a slot leased to the owner
   queue::Work work;
   const mail::Message* message = nullptr;     // under a lease
   std::shared_ptr<const route::Route> route;  // verdict deliver
@@ -33,8 +33,8 @@ struct Delivery {
   // --- set by the executing shard
   std::vector<queue::RecipientOutcome> outcomes;  // in the order of work.recipients; empty: not attempted
   PathState path = PathState::unknown;
-  mail::Reply path_reply;                     // failed: why
-  std::string next_hop;                       // "mx.example.net[192.0.2.1]:25"; empty: none was reached
+  mail::Reply path_reply;  // failed: why
+  std::string next_hop;    // "mx.example.net[192.0.2.1]:25"; empty: none was reached
 
   // Ready for another attempt; keeps capacity.
   void clear() {

@@ -32,7 +32,8 @@ void Egress::start(Delivery& delivery) {
     case mail::Transport::maildir:
       if (MaildirDelivery* maildir = maildirs_.emplace(*this)) {
         const SlotId id = maildirs_.id_of(*maildir);
-        maildir->start(delivery, {.slot = id.slot, .generation = id.generation & SlotId::generation_max, .kind = file_kind_});
+        maildir->start(delivery,
+                       {.slot = id.slot, .generation = id.generation & SlotId::generation_max, .kind = file_kind_});
         return;
       }
       break;
@@ -77,11 +78,17 @@ void Egress::finish(Delivery& delivery) {
   user_.on_outcomes(delivery);
 }
 
-void Egress::slot_free(mail::SiteId site, queue::ShardIndex owner, bool kept) { user_.on_slot_free(site, owner, kept); }
+void Egress::slot_free(mail::SiteId site, queue::ShardIndex owner, bool kept) {
+  user_.on_slot_free(site, owner, kept);
+}
 
-void Egress::make_idle(ClientConnection& client) { pools_.at(client.site())->idle.push_front(client); }
+void Egress::make_idle(ClientConnection& client) {
+  pools_.at(client.site())->idle.push_front(client);
+}
 
-void Egress::make_going(ClientConnection& client) { pools_.at(client.site())->going.push_back(client); }
+void Egress::make_going(ClientConnection& client) {
+  pools_.at(client.site())->going.push_back(client);
+}
 
 void Egress::close_idle(mail::SiteId site, std::uint32_t count) {
   const auto pool = pools_.find(site);
@@ -115,6 +122,8 @@ void Egress::remove(ClientConnection& client) {
   if (--pool->second->connections == 0) pools_.erase(pool);
 }
 
-void Egress::remove(MaildirDelivery& delivery) { maildirs_.erase(maildirs_.id_of(delivery)); }
+void Egress::remove(MaildirDelivery& delivery) {
+  maildirs_.erase(maildirs_.id_of(delivery));
+}
 
 }  // namespace postern::egress

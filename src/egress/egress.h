@@ -30,13 +30,13 @@ namespace postern::egress {
 
 struct EgressOptions {
   smtp::ClientOptions session;
-  std::string hostname;                      // in Maildir file names
+  std::string hostname;  // in Maildir file names
   Duration connect_timeout = std::chrono::seconds(30);
-  Duration idle = std::chrono::seconds(5);   // how long an unused connection is kept
+  Duration idle = std::chrono::seconds(5);  // how long an unused connection is kept
   std::uint32_t messages_per_connection = 1000;
-  std::uint32_t hosts_per_attempt = 5;       // addresses tried before a delivery is deferred [RFC 5321 §5.1: at least two]
-  Duration linger = std::chrono::seconds(2); // for the next hop's FIN behind our QUIT
-  std::uint32_t deliveries_max = 16'384;     // of this shard at one moment, idle connections included
+  std::uint32_t hosts_per_attempt = 5;  // addresses tried before a delivery is deferred [RFC 5321 §5.1: at least two]
+  Duration linger = std::chrono::seconds(2);  // for the next hop's FIN behind our QUIT
+  std::uint32_t deliveries_max = 16'384;      // of this shard at one moment, idle connections included
 };
 
 // The shard. Calls may come from within start().
@@ -44,7 +44,8 @@ class EgressUser {
  public:
   // The delivery is the caller's again: its outcomes, path and next_hop are set.
   virtual void on_outcomes(Delivery& delivery) = 0;
-  // The delivery's slot is free; `kept`: its connection is idle now and still counts as a connection. Behind on_outcomes().
+  // The delivery's slot is free; `kept`: its connection is idle now and still counts as a connection. Behind
+  // on_outcomes().
   virtual void on_slot_free(mail::SiteId site, queue::ShardIndex owner, bool kept) = 0;
   // An idle connection was closed by its idle time or its peer.
   virtual void on_idle_closed(mail::SiteId site) = 0;

@@ -2,10 +2,9 @@
 
 #include <cerrno>
 #include <cstring>
+#include <fcntl.h>
 #include <string>
 #include <utility>
-
-#include <fcntl.h>
 
 #include <postern/base/check.h>
 #include <postern/route/maildir.h>

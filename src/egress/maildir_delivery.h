@@ -38,18 +38,18 @@ class MaildirDelivery final : private ContentReaderUser {
 
  private:
   enum class Step : std::uint8_t {
-    check_done,       // does new/ have it already?
+    check_done,  // does new/ have it already?
     open_tmp,
-    make_directory,   // the folder with its parents, tmp, new and cur, when tmp/ was not there
-    content,          // waits for the spool
+    make_directory,  // the folder with its parents, tmp, new and cur, when tmp/ was not there
+    content,         // waits for the spool
     write,
     sync_file,
     close_file,
     rename,
-    open_directory,   // each of to_sync_
+    open_directory,  // each of to_sync_
     sync_directory,
     close_directory,
-    close_failed,     // after a failure: away with what was begun
+    close_failed,  // after a failure: away with what was begun
     unlink_failed,
   };
 
@@ -69,7 +69,7 @@ class MaildirDelivery final : private ContentReaderUser {
   Step step_ = Step::check_done;
   bool aborted_ = false;
   bool written_all_ = false;
-  bool found_ = false;  // in new/, from an attempt before a crash: nothing to write or rename
+  bool found_ = false;         // in new/, from an attempt before a crash: nothing to write or rename
   std::size_t recipient_ = 0;  // index into the work's recipients
   std::string name_;
   std::string folder_, tmp_path_, new_path_;

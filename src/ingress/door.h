@@ -48,7 +48,8 @@ class Door {
   // --- the end of data
   // The message's envelope, facts and content are complete. Later, never from within: Ingress::on_accepted() when it is
   // on stable storage, or on_refused().
-  virtual void submit(std::unique_ptr<mail::Message> message, spool::ContentId streamed, const Submission& submission) = 0;
+  virtual void submit(std::unique_ptr<mail::Message> message, spool::ContentId streamed,
+                      const Submission& submission) = 0;
 
  protected:
   ~Door() = default;

@@ -60,11 +60,11 @@ class Observer {
 };
 
 struct IngressOptions {
-  std::uint32_t connections_max = 32'768;    // of this shard; the process's limit is ConnectionCount's
-  std::uint64_t inline_content_max = 256u << 10;  // larger content is streamed into the spool while it arrives
-  std::size_t chunk_bytes = 64u << 10;       // of a streamed piece
+  std::uint32_t connections_max = 32'768;                 // of this shard; the process's limit is ConnectionCount's
+  std::uint64_t inline_content_max = 256u << 10;          // larger content is streamed into the spool while it arrives
+  std::size_t chunk_bytes = 64u << 10;                    // of a streamed piece
   Duration resource_patience = std::chrono::seconds(60);  // waiting for memory or the spool, then 452 4.3.1
-  Duration linger = std::chrono::seconds(2); // for the client's FIN behind our last reply
+  Duration linger = std::chrono::seconds(2);              // for the client's FIN behind our last reply
 };
 
 class Ingress final : private net::ListenerUser {

@@ -33,7 +33,9 @@ ServerConnection::ServerConnection(Ingress& ingress, std::shared_ptr<const Liste
       timer_(*this),
       may_relay_(!peer.is_ip() || listener_->relay_from.contains(peer.ip())) {}
 
-ServerConnection::~ServerConnection() { drop_content(); }
+ServerConnection::~ServerConnection() {
+  drop_content();
+}
 
 void ServerConnection::start(net::Connection& connection, Instant now) {
   connection_ = &connection;
@@ -201,8 +203,9 @@ void ServerConnection::finish_transaction(Instant now) {
   message_->envelope.set_client(session_.hello_name(), peer_text_);
   ++messages_;
   const SlotId self = ingress_.clients_.id_of(*this);
-  ingress_.door_.submit(std::move(message_), std::exchange(streamed_, {}),
-                        {.connection_slot = self.slot, .connection_generation = self.generation, .reply_slot = finished.slot});
+  ingress_.door_.submit(
+      std::move(message_), std::exchange(streamed_, {}),
+      {.connection_slot = self.slot, .connection_generation = self.generation, .reply_slot = finished.slot});
 }
 
 void ServerConnection::on_accepted(smtp::ReplySlot slot, mail::QueueId id, Instant now) {
@@ -284,7 +287,9 @@ void ServerConnection::on_lost(const Status& /*status*/) {
   drop_content();
 }
 
-void ServerConnection::on_closed() { ingress_.remove(*this); }
+void ServerConnection::on_closed() {
+  ingress_.remove(*this);
+}
 
 void ServerConnection::on_timer(Timer& /*timer*/, Instant now) {
   session_.on_deadline(now);

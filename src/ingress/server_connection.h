@@ -25,7 +25,8 @@ struct WaitingTag;
 
 class ServerConnection final : public net::ConnectionUser, private TimerHandler, public ListHook<WaitingTag> {
  public:
-  ServerConnection(Ingress& ingress, std::shared_ptr<const ListenerContext> listener, const io::Address& peer, Instant now);
+  ServerConnection(Ingress& ingress, std::shared_ptr<const ListenerContext> listener, const io::Address& peer,
+                   Instant now);
   ~ServerConnection();
   ServerConnection(const ServerConnection&) = delete;
   ServerConnection& operator=(const ServerConnection&) = delete;
@@ -85,7 +86,7 @@ class ServerConnection final : public net::ConnectionUser, private TimerHandler,
   bool may_relay_ = false;
   bool closing_ = false;
   bool half_closed_ = false;  // the client has sent its FIN
-  bool stalled_ = false;     // for memory or room in the spool; in Ingress's list of the waiting
+  bool stalled_ = false;      // for memory or room in the spool; in Ingress's list of the waiting
   bool feeding_ = false;
   Instant stalled_since_{};
   std::uint32_t messages_ = 0;

@@ -18,7 +18,9 @@ const mail::Reply space_low{452, {4, 3, 1}, "Insufficient storage, try again lat
 const mail::Reply storage_failed{451, {4, 3, 0}, "Local error in storage"};
 const mail::Reply memory_low{452, {4, 3, 1}, "Insufficient memory, try again later"};
 
-spool::Ticket ticket_of(SlotId id) { return {std::uint64_t{id.generation} << 32 | id.slot}; }
+spool::Ticket ticket_of(SlotId id) {
+  return {std::uint64_t{id.generation} << 32 | id.slot};
+}
 SlotId slot_of(spool::Ticket ticket) {
   return {static_cast<std::uint32_t>(ticket.value), static_cast<std::uint32_t>(ticket.value >> 32)};
 }
@@ -79,21 +81,33 @@ const mail::Reply* Intake::refuse_recipient(const mail::PathView& forward_path) 
   return nullptr;
 }
 
-std::unique_ptr<mail::Message> Intake::new_message() { return store_.new_message(BudgetClass::intake); }
+std::unique_ptr<mail::Message> Intake::new_message() {
+  return store_.new_message(BudgetClass::intake);
+}
 
-bool Intake::take_memory(mail::Message& message, std::uint64_t bytes) { return store_.take(message, bytes); }
+bool Intake::take_memory(mail::Message& message, std::uint64_t bytes) {
+  return store_.take(message, bytes);
+}
 
-void Intake::give_memory(mail::Message& message, std::uint64_t bytes) { store_.give(message, bytes); }
+void Intake::give_memory(mail::Message& message, std::uint64_t bytes) {
+  store_.give(message, bytes);
+}
 
-void Intake::discard_message(std::unique_ptr<mail::Message> message) { store_.recycle(std::move(message)); }
+void Intake::discard_message(std::unique_ptr<mail::Message> message) {
+  store_.recycle(std::move(message));
+}
 
-spool::ContentId Intake::begin_content() { return logs_.active().log().begin_content(); }
+spool::ContentId Intake::begin_content() {
+  return logs_.active().log().begin_content();
+}
 
 Status Intake::append_chunk(spool::ContentId content, Bytes bytes) {
   return logs_.active().log().append_chunk(content, bytes);
 }
 
-void Intake::abandon_content(spool::ContentId content) { logs_.active().log().abandon_content(content); }
+void Intake::abandon_content(spool::ContentId content) {
+  logs_.active().log().abandon_content(content);
+}
 
 void Intake::submit(std::unique_ptr<mail::Message> message, spool::ContentId streamed,
                     const ingress::Submission& submission) {
@@ -185,15 +199,16 @@ void Intake::on_durable(spool::Ticket ticket) {
     metrics_.message_bytes_received.add(message->facts.size);
     metrics_.recipients_received.add(message->envelope.recipient_count());
     const mail::Envelope& envelope = message->envelope;
-    events_.record({.kind = EventKind::received,
-                    .time = envelope.head.received_at,
-                    .id = message->id,
-                    .from = envelope.reverse_path().text,
-                    .to = envelope.recipient_count() == 1 ? envelope.recipient(0).forward_path.text : std::string_view{},
-                    .peer = envelope.client_address(),
-                    .protocol = smtp::protocol_keyword(envelope.head.protocol, envelope.head.smtp_utf8),
-                    .bytes = message->facts.size,
-                    .count = envelope.recipient_count()});
+    events_.record(
+        {.kind = EventKind::received,
+         .time = envelope.head.received_at,
+         .id = message->id,
+         .from = envelope.reverse_path().text,
+         .to = envelope.recipient_count() == 1 ? envelope.recipient(0).forward_path.text : std::string_view{},
+         .peer = envelope.client_address(),
+         .protocol = smtp::protocol_keyword(envelope.head.protocol, envelope.head.smtp_utf8),
+         .bytes = message->facts.size,
+         .count = envelope.recipient_count()});
   }
   pending_.erase(slot_of(ticket));
   const mail::QueueId id = message->id;

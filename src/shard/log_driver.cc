@@ -3,9 +3,8 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
-#include <utility>
-
 #include <fcntl.h>
+#include <utility>
 
 #include <postern/base/check.h>
 
@@ -49,7 +48,9 @@ LogDriver::~LogDriver() {
 }
 
 io::Token LogDriver::token(Use use) const {
-  return {.slot = std::uint32_t{setup_.index} << 24 | static_cast<std::uint32_t>(use), .generation = 1, .kind = setup_.kind};
+  return {.slot = std::uint32_t{setup_.index} << 24 | static_cast<std::uint32_t>(use),
+          .generation = 1,
+          .kind = setup_.kind};
 }
 
 // --- start-up --------------------------------------------------------------------------------------------------------
@@ -130,8 +131,10 @@ StatusOr<io::Loop::LogFile> LogDriver::file(spool::Slot slot) {
   StatusOr<io::Loop::LogFile> opened = setup_.loop.open_log(path.c_str(), setup_.synced);
   if (!opened.ok()) return opened.status();
   if (!opened->direct && setup_.synced && !std::exchange(said_buffered_, true)) {
-    setup_.user.on_log_alarm(*this, path + ": the file system refuses O_DIRECT; using buffered writes and fdatasync, which "
-                                           "cost several times as much");
+    setup_.user.on_log_alarm(*this,
+                             path +
+                                 ": the file system refuses O_DIRECT; using buffered writes and fdatasync, which "
+                                 "cost several times as much");
   }
   files_.emplace(slot.value, *opened);
   return *opened;
@@ -266,7 +269,8 @@ void LogDriver::on_write(const io::Completion& completion) {
   if (completion.result < 0) {
     log_->on_written(failure(completion.result, "writing the spool log " + directory_path_), now);
   } else if (static_cast<std::size_t>(completion.result) != write_bytes_) {
-    log_->on_written(error(StatusCode::kUnavailable, "writing the spool log " + directory_path_ + ": short write"), now);
+    log_->on_written(error(StatusCode::kUnavailable, "writing the spool log " + directory_path_ + ": short write"),
+                     now);
   } else {
     log_->on_written(OkStatus(), now);
   }
@@ -340,14 +344,19 @@ void LogDriver::make(Making step) {
       making_request_ = {.kind = Kind::open, .path = path_.c_str(), .open_flags = O_RDONLY | O_DIRECTORY | O_CLOEXEC};
       break;
     case Making::create:
-      making_request_ = {.kind = Kind::open, .path = making_path_.c_str(), .open_flags = O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, .mode = 0600};
+      making_request_ = {.kind = Kind::open,
+                         .path = making_path_.c_str(),
+                         .open_flags = O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC,
+                         .mode = 0600};
       break;
     case Making::allocate:
       making_request_ = {.kind = Kind::allocate, .descriptor = making_file_, .length = wanted_.bytes};
       break;
     case Making::zero:
-      making_request_ = {.kind = Kind::write, .descriptor = making_file_,
-                         .data = zeros().first(std::min<std::uint64_t>(zero_bytes, wanted_.bytes - zeroed_)), .offset = zeroed_};
+      making_request_ = {.kind = Kind::write,
+                         .descriptor = making_file_,
+                         .data = zeros().first(std::min<std::uint64_t>(zero_bytes, wanted_.bytes - zeroed_)),
+                         .offset = zeroed_};
       break;
     case Making::parent_sync:
     case Making::sync:
@@ -360,7 +369,8 @@ void LogDriver::make(Making step) {
       making_request_ = {.kind = Kind::close, .descriptor = making_file_};
       break;
     case Making::directory_open:
-      making_request_ = {.kind = Kind::open, .path = directory_path_.c_str(), .open_flags = O_RDONLY | O_DIRECTORY | O_CLOEXEC};
+      making_request_ = {
+          .kind = Kind::open, .path = directory_path_.c_str(), .open_flags = O_RDONLY | O_DIRECTORY | O_CLOEXEC};
       break;
     case Making::remove:
       making_request_ = {.kind = Kind::unlink, .path = making_path_.c_str()};
@@ -374,7 +384,8 @@ void LogDriver::make(Making step) {
 
 void LogDriver::on_making(const io::Completion& completion) {
   const std::int32_t result = completion.result;
-  if (result < 0 && !(making_ == Making::directory && result == -EEXIST) && !(making_ == Making::remove && result == -ENOENT)) {
+  if (result < 0 && !(making_ == Making::directory && result == -EEXIST) &&
+      !(making_ == Making::remove && result == -ENOENT)) {
     const bool holds_file = making_ == Making::allocate || making_ == Making::zero || making_ == Making::sync ||
                             making_ == Making::parent_sync || making_ == Making::directory_sync;
     if (holds_file) setup_.loop.close(std::exchange(making_file_, -1));
@@ -425,7 +436,8 @@ void LogDriver::on_making(const io::Completion& completion) {
 
 void LogDriver::making_done(const Status& status) {
   making_ = Making::idle;
-  if (!status.ok()) setup_.user.on_log_alarm(*this, "a spool segment could not be made: " + std::string(message_of(status)));
+  if (!status.ok())
+    setup_.user.on_log_alarm(*this, "a spool segment could not be made: " + std::string(message_of(status)));
   log_->on_slot_done(wanted_.slot, status);
   setup_.user.on_log_room(*this);
 }
@@ -529,6 +541,8 @@ void LogDriver::stop_waiting() {
   if (log_) log_->stop_waiting();
 }
 
-bool LogDriver::idle() const { return pending_ == 0 && (!log_ || log_->idle() || log_->failed()); }
+bool LogDriver::idle() const {
+  return pending_ == 0 && (!log_ || log_->idle() || log_->failed());
+}
 
 }  // namespace postern::shard

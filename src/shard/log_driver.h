@@ -110,11 +110,32 @@ class LogDriver {
  private:
   enum class Phase : std::uint8_t { listing, sizing, recovering, running, unusable };
   enum class Making : std::uint8_t {  // of a segment file
-    idle, directory, parent_open, parent_sync, parent_close, create, allocate, zero, sync, close, directory_open,
-    directory_sync, directory_close, remove,
+    idle,
+    directory,
+    parent_open,
+    parent_sync,
+    parent_close,
+    create,
+    allocate,
+    zero,
+    sync,
+    close,
+    directory_open,
+    directory_sync,
+    directory_close,
+    remove,
   };
   // What token.slot's lower 24 bits name.
-  enum class Use : std::uint32_t { start = 0, recovery = 1, write = 2, making = 3, compaction = 4, replay = 5, space = 6, first_read = 16 };
+  enum class Use : std::uint32_t {
+    start = 0,
+    recovery = 1,
+    write = 2,
+    making = 3,
+    compaction = 4,
+    replay = 5,
+    space = 6,
+    first_read = 16
+  };
 
   struct Read {
     enum class What : std::uint8_t { message, chunk, state };
@@ -131,7 +152,9 @@ class LogDriver {
   };
 
   [[nodiscard]] io::Token token(Use use) const;
-  [[nodiscard]] std::string path_of(std::string_view relative) const { return setup_.data_dir + "/" + std::string(relative); }
+  [[nodiscard]] std::string path_of(std::string_view relative) const {
+    return setup_.data_dir + "/" + std::string(relative);
+  }
   [[nodiscard]] StatusOr<io::Loop::LogFile> file(spool::Slot slot);
 
   void on_start(const io::Completion& completion);
@@ -164,7 +187,7 @@ class LogDriver {
   bool said_buffered_ = false;
   bool said_failed_ = false;
   bool stopping_ = false;  // nothing new is begun but writes
-  unsigned pending_ = 0;  // operations under way
+  unsigned pending_ = 0;   // operations under way
 
   // start-up
   std::string directory_path_;

@@ -1,5 +1,5 @@
-// The logs that one shard writes: the one that takes its new mail, and those that an earlier start with more shards left
-// it. A settlement goes to the log in which its message lies.
+// The logs that one shard writes: the one that takes its new mail, and those that an earlier start with more shards
+// left it. A settlement goes to the log in which its message lies.
 #pragma once
 
 #include <cstdint>

@@ -62,7 +62,8 @@ struct PieceReply {
 };
 
 using Letter = std::variant<std::monostate, queue::Notice, queue::SlotRequest, queue::SlotReturn, queue::SlotGrant,
-                            queue::SlotRecall, queue::PullRequest, PullAnswer, DeliveryBack, DnsNotice, SiteDownNotice, PieceRequest, PieceReply>;
+                            queue::SlotRecall, queue::PullRequest, PullAnswer, DeliveryBack, DnsNotice, SiteDownNotice,
+                            PieceRequest, PieceReply>;
 static_assert(sizeof(Letter) <= 40, "a mailbox is shards² × capacity × this");
 
 // All queues. Made before the shards' threads start, outlives them.

@@ -14,7 +14,8 @@ namespace {
 
 // No room in its batches now, or its first segment is not there yet: on_room() will tell.
 bool waits_for_log(const spool::Log& log, const Status& status) {
-  return status.code() == StatusCode::kResourceExhausted || (status.code() == StatusCode::kUnavailable && !log.failed());
+  return status.code() == StatusCode::kResourceExhausted ||
+         (status.code() == StatusCode::kUnavailable && !log.failed());
 }
 
 }  // namespace
@@ -203,7 +204,8 @@ void Owner::on_message_read(std::uint64_t cookie, const StatusOr<spool::MessageV
         hand_over(*delivery, *message);
         continue;
       }
-      const mail::Reply reply{0, {4, 3, 0}, "the message cannot be read back: " + std::string(message_of(rebuilt.status()))};
+      const mail::Reply reply{
+          0, {4, 3, 0}, "the message cannot be read back: " + std::string(message_of(rebuilt.status()))};
       for (const std::uint16_t recipient : delivery->work.recipients) {
         delivery->outcomes.push_back({.recipient = recipient, .result = {mail::Outcome::deferred, reply}});
       }
@@ -319,12 +321,13 @@ void Owner::settle(queue::Settlement& settlement, const egress::Delivery* delive
       if (!settlement.null_sender) return fail(settlement, delivery);
       break;
   }
-  write_or_wait({.settled = true,
-                 .id = settlement.queue_id,
-                 .location = settlement.location,
-                 .recipient = settlement.recipient,
-                 .outcome = settlement.outcome == queue::SettledAs::relayed ? mail::Outcome::relayed : mail::Outcome::failed,
-                 .state = {}});
+  write_or_wait(
+      {.settled = true,
+       .id = settlement.queue_id,
+       .location = settlement.location,
+       .recipient = settlement.recipient,
+       .outcome = settlement.outcome == queue::SettledAs::relayed ? mail::Outcome::relayed : mail::Outcome::failed,
+       .state = {}});
   if (settlement.last_of_message) store_.drop(settlement.queue_id);
 }
 
@@ -434,12 +437,14 @@ bool Owner::write_failure(Failure& failure) {
     std::string content = std::move(failure.header);
     if (message.spooled.empty()) {
       content.resize(std::min<std::uint64_t>(
-          message.content.size(), std::max<std::uint64_t>(snapshot_->dsn.returned_content_max, message.facts.header_bytes)));
+          message.content.size(),
+          std::max<std::uint64_t>(snapshot_->dsn.returned_content_max, message.facts.header_bytes)));
       message.content.copy_to(std::as_writable_bytes(std::span(content)));
     }
-    notification = dsn::compose_failure(message.envelope,
-                                        {.queue_id = message.id, .added_fields = message.added_fields, .content = content, .facts = message.facts},
-                                        failure.recipients, snapshot_->dsn, loop_.clocks().wall, random_);
+    notification = dsn::compose_failure(
+        message.envelope,
+        {.queue_id = message.id, .added_fields = message.added_fields, .content = content, .facts = message.facts},
+        failure.recipients, snapshot_->dsn, loop_.clocks().wall, random_);
     failure.header = std::move(content);
   }
   if (notification && !intake_.can_expect()) {
@@ -485,16 +490,15 @@ bool Owner::write_failure(Failure& failure) {
     metrics_.dsns_made.add();
     mail::Message& made = *dsn;
     const spool::Ticket ticket = intake_.expect(std::move(dsn));  // can_expect() said so
-    const StatusOr<mail::Location> location =
-        log.append_message({.id = made.id,
-                            .envelope = as_bytes(envelope),
-                            .added_fields = {},
-                            .content = std::span(&content, 1),
-                            .streamed = {},
-                            .facts = made.facts,
-                            .recipients = 1,
-                            .use = spool::Use::internal},
-                           ticket);
+    const StatusOr<mail::Location> location = log.append_message({.id = made.id,
+                                                                  .envelope = as_bytes(envelope),
+                                                                  .added_fields = {},
+                                                                  .content = std::span(&content, 1),
+                                                                  .streamed = {},
+                                                                  .facts = made.facts,
+                                                                  .recipients = 1,
+                                                                  .use = spool::Use::internal},
+                                                                 ticket);
     POSTERN_CHECK(location.ok(), "a group's room was not enough for its DSN");
     made.location = *location;
   }

@@ -1,5 +1,5 @@
-// What the accepting shard does with its messages until they are settled: lends them to deliveries, takes outcomes back,
-// and writes settlements, retry states and DSNs to the log.
+// What the accepting shard does with its messages until they are settled: lends them to deliveries, takes outcomes
+// back, and writes settlements, retry states and DSNs to the log.
 //
 //   OwnerQueue says what is due ── lend() ──▶ executing shard ── take_back() ──▶ OwnerQueue decides ──▶ settle
 #pragma once
@@ -33,7 +33,8 @@ class OwnerUser {
   virtual void on_lent(egress::Delivery& delivery) = 0;
   // Nothing could be lent after all (the message cannot be read): `site`'s slot, or the pull of `executor`, is free.
   virtual void on_not_lent(mail::SiteId site, queue::ShardIndex executor, bool pulled) = 0;
-  // The log would not take a settlement or a retry state: an alarm, as the recipient may be tried again after a restart.
+  // The log would not take a settlement or a retry state: an alarm, as the recipient may be tried again after a
+  // restart.
   virtual void on_record_lost(mail::QueueId id, const Status& status) = 0;
 
  protected:
@@ -91,12 +92,12 @@ class Owner final : private ReadUser {
     mail::QueueId id;
     mail::Location location;
     std::vector<dsn::FailedRecipient> recipients;
-    std::size_t states_read = 0;        // of `recipients`: what the last next hop said of those that expired waiting
+    std::size_t states_read = 0;    // of `recipients`: what the last next hop said of those that expired waiting
     std::deque<std::string> texts;  // what the views of `recipients` look at
     bool last_of_message = false;
-    bool asked = false;     // for the message, its first chunk or a state
+    bool asked = false;  // for the message, its first chunk or a state
     bool header_read = false;
-    std::string header;     // of a message whose content is spooled: its first chunk
+    std::string header;  // of a message whose content is spooled: its first chunk
     bool unreadable = false;
     mail::Message* message = nullptr;  // under a lease
   };

@@ -7,7 +7,9 @@
 namespace postern::shard {
 namespace {
 
-std::uint64_t cookie_of(SlotId id) { return std::uint64_t{id.generation} << 32 | id.slot; }
+std::uint64_t cookie_of(SlotId id) {
+  return std::uint64_t{id.generation} << 32 | id.slot;
+}
 SlotId job_of(std::uint64_t cookie) {
   return {static_cast<std::uint32_t>(cookie), static_cast<std::uint32_t>(cookie >> 32)};
 }
@@ -59,7 +61,9 @@ void PieceServer::on_request(const PieceRequest& request) {
   read(*request.delivery, request.index, jobs_.id_of(*job));
 }
 
-void PieceServer::on_reply(PieceReply reply) { finish({reply.job_slot, reply.job_generation}, std::move(*reply.piece)); }
+void PieceServer::on_reply(PieceReply reply) {
+  finish({reply.job_slot, reply.job_generation}, std::move(*reply.piece));
+}
 
 void PieceServer::on_message_read(std::uint64_t /*cookie*/, const StatusOr<spool::MessageView>& /*message*/) {
   POSTERN_CHECK(false, "no message was asked for");

@@ -1,5 +1,5 @@
-// Brings pieces of spooled content to deliveries: on the owner's shard from the log, elsewhere by letter from the owner,
-// because a log is its owner's alone.
+// Brings pieces of spooled content to deliveries: on the owner's shard from the log, elsewhere by letter from the
+// owner, because a log is its owner's alone.
 #pragma once
 
 #include <cstdint>

@@ -14,9 +14,13 @@ constexpr Duration static_route_life = std::chrono::minutes(5);
 
 }  // namespace
 
-Router::~Router() { resolver_.forget(*this); }
+Router::~Router() {
+  resolver_.forget(*this);
+}
 
-const route::Via& Router::via_of(const mail::PathView& forward_path) const { return snapshot_->routes->find(forward_path); }
+const route::Via& Router::via_of(const mail::PathView& forward_path) const {
+  return snapshot_->routes->find(forward_path);
+}
 
 StatusOr<std::string> Router::destination_of(const mail::PathView& forward_path) const {
   std::string_view written = forward_path.domain();
@@ -34,8 +38,8 @@ void Router::route(const queue::DestinationToRoute& destination) {
   const std::string_view local = at == std::string_view::npos ? std::string_view{} : destination.text.substr(0, at);
   const std::string_view domain = at == std::string_view::npos ? destination.text : destination.text.substr(at + 1);
   const std::uint32_t cookie = destination.id.value;
-  const auto [place, fresh] = tasks_.try_emplace(
-      cookie, std::make_unique<Task>(snapshot_, snapshot_->routes->find(local, domain), domain));
+  const auto [place, fresh] =
+      tasks_.try_emplace(cookie, std::make_unique<Task>(snapshot_, snapshot_->routes->find(local, domain), domain));
   POSTERN_CHECK(fresh, "a destination is routed twice at once");
   ask(*place->second, cookie);
 }

@@ -29,8 +29,8 @@ class Router final : private resolver::Waiter {
   // Routes found before are found anew as their destinations come up.
   void set_snapshot(SnapshotPtr snapshot) { snapshot_ = std::move(snapshot); }
 
-  // The text under which the queue keeps recipients of this path together: its normalised domain, or local@domain where a
-  // route speaks of that mailbox. kInvalidArgument: neither a domain nor an address literal.
+  // The text under which the queue keeps recipients of this path together: its normalised domain, or local@domain where
+  // a route speaks of that mailbox. kInvalidArgument: neither a domain nor an address literal.
   [[nodiscard]] StatusOr<std::string> destination_of(const mail::PathView& forward_path) const;
   [[nodiscard]] const route::Via& via_of(const mail::PathView& forward_path) const;
 
@@ -60,7 +60,8 @@ class Router final : private resolver::Waiter {
   io::Loop& loop_;
   Random random_;
   SnapshotPtr snapshot_;
-  absl::flat_hash_map<std::uint32_t, std::unique_ptr<Task>> tasks_;  // by destination id; bounded by the queue's destinations
+  absl::flat_hash_map<std::uint32_t, std::unique_ptr<Task>>
+      tasks_;  // by destination id; bounded by the queue's destinations
   absl::flat_hash_map<mail::SiteId, std::shared_ptr<const route::Route>> routes_;
 };
 

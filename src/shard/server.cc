@@ -4,12 +4,11 @@
 #include <condition_variable>
 #include <filesystem>
 #include <mutex>
+#include <pthread.h>
+#include <sched.h>
 #include <set>
 #include <system_error>
 #include <utility>
-
-#include <pthread.h>
-#include <sched.h>
 
 #include <postern/base/check.h>
 #include <postern/spool/types.h>
@@ -63,7 +62,8 @@ StatusOr<std::vector<std::vector<std::uint16_t>>> assign_logs(const Options& opt
 // Sockets that the shards cannot bind each for itself: those handed to the process, and unix sockets, which know no
 // SO_REUSEPORT. All shards accept on the same one, each under a descriptor of its own. [shard][listener], -1: bind.
 StatusOr<std::vector<std::vector<io::Descriptor>>> share_listening(const Options& options, io::Loop& loop) {
-  std::vector<std::vector<io::Descriptor>> shared(options.shards, std::vector<io::Descriptor>(options.listeners.size(), -1));
+  std::vector<std::vector<io::Descriptor>> shared(options.shards,
+                                                  std::vector<io::Descriptor>(options.listeners.size(), -1));
   for (std::size_t i = 0; i < options.listeners.size(); ++i) {
     const ListenerOptions& listener = options.listeners[i];
     io::Descriptor socket = listener.inherited;
@@ -135,10 +135,10 @@ StatusOr<std::unique_ptr<Server>> Server::start(Setup setup) {
   server->process_ = std::make_unique<Process>(memory_options(options), options.limits.connections,
                                                options.limits.connections_per_peer, seeds.peers, cache,
                                                static_cast<queue::ShardIndex>(options.shards), setup.log);
-  StatusOr<std::unique_ptr<EventLog>> events = EventLog::start(
-      {.path = options.event_log.path, .shards = options.shards, .on_trouble = [log = &setup.log](std::string_view text) {
-         log->say(Severity::warning, text);
-       }});
+  StatusOr<std::unique_ptr<EventLog>> events =
+      EventLog::start({.path = options.event_log.path,
+                       .shards = options.shards,
+                       .on_trouble = [log = &setup.log](std::string_view text) { log->say(Severity::warning, text); }});
   if (!events.ok()) return events.status();
   server->process_->event_log = *std::move(events);
 
@@ -236,6 +236,8 @@ MetricsSum Server::metrics() {
   return sum;
 }
 
-bool Server::healthy() { return !stopping_.load() && process_->exit_code.load() == 0 && running_.load() == shards_.size(); }
+bool Server::healthy() {
+  return !stopping_.load() && process_->exit_code.load() == 0 && running_.load() == shards_.size();
+}
 
 }  // namespace postern::shard

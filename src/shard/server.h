@@ -28,11 +28,12 @@ class Server final : public MetricsSource {
     OperatorLog& log;  // outlives the server
     // The I/O backend, once per shard.
     std::function<StatusOr<std::unique_ptr<io::Loop>>()> make_loop;
-    // The process should end: a disk failed. Called once, from a shard's thread, soon after exit_code() became non-zero.
+    // The process should end: a disk failed. Called once, from a shard's thread, soon after exit_code() became
+    // non-zero.
     std::function<void()> on_failure;
   };
-  // Recovers the spool, and returns once all listeners are open. kFailedPrecondition: io_uring; kAlreadyExists: an address
-  // is taken; kDataLoss, kUnavailable: the spool cannot be used.
+  // Recovers the spool, and returns once all listeners are open. kFailedPrecondition: io_uring; kAlreadyExists: an
+  // address is taken; kDataLoss, kUnavailable: the spool cannot be used.
   [[nodiscard]] static StatusOr<std::unique_ptr<Server>> start(Setup setup);
   ~Server();  // stops at once, if it was not stopped
   Server(const Server&) = delete;

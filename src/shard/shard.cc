@@ -55,11 +55,14 @@ ingress::IngressOptions ingress_options(const Options& options) {
 
 std::vector<io::Address> dns_servers(const Options& options) {
   std::vector<io::Address> made;
-  for (const dns::ServerAddress& server : options.dns.servers) made.push_back(io::Address::ip(server.address, server.port));
+  for (const dns::ServerAddress& server : options.dns.servers)
+    made.push_back(io::Address::ip(server.address, server.port));
   return made;
 }
 
-Random fork(Random& random) { return Random({random(), random(), random(), random()}); }
+Random fork(Random& random) {
+  return Random({random(), random(), random(), random()});
+}
 
 }  // namespace
 
@@ -145,16 +148,16 @@ Shard::Shard(Setup setup)
   const std::uint8_t kind = dispatcher_.claim(*log_sink_);
   POSTERN_CHECK(setup.logs.size() <= 255, "more logs than a shard's tokens can name");
   for (std::size_t i = 0; i < setup.logs.size(); ++i) {
-    logs_.add(std::make_unique<LogDriver>(LogDriver::Setup{
-        .loop = *loop_,
-        .user = *this,
-        .metrics = metrics_,
-        .data_dir = snapshot_->options->data_dir,
-        .log = setup.logs[i],
-        .synced = snapshot_->options->spool.durability == Durability::synced,
-        .options = spool_options(*snapshot_->options),
-        .kind = kind,
-        .index = static_cast<std::uint8_t>(i)}));
+    logs_.add(std::make_unique<LogDriver>(
+        LogDriver::Setup{.loop = *loop_,
+                         .user = *this,
+                         .metrics = metrics_,
+                         .data_dir = snapshot_->options->data_dir,
+                         .log = setup.logs[i],
+                         .synced = snapshot_->options->spool.durability == Durability::synced,
+                         .options = spool_options(*snapshot_->options),
+                         .kind = kind,
+                         .index = static_cast<std::uint8_t>(i)}));
   }
   process_.mailboxes.set_waker(index_, loop_->waker());
 }
@@ -384,12 +387,15 @@ void Shard::advance_stop(Instant now) {
   }
   if (phase_ == Phase::flushing) {
     const bool logs_idle = std::ranges::all_of(logs_.all(), [](const auto& driver) { return driver->idle(); });
-    clean_ = logs_idle && owner_.idle() && connections_.empty() && egress_.idle() && resolver_->idle() && ingress_.stopped();
+    clean_ =
+        logs_idle && owner_.idle() && connections_.empty() && egress_.idle() && resolver_->idle() && ingress_.stopped();
     if (clean_ || now >= flush_deadline_) phase_ = Phase::done;
   }
 }
 
-void Shard::say(Severity severity, const std::string& text) { process_.operator_log.say(severity, text); }
+void Shard::say(Severity severity, const std::string& text) {
+  process_.operator_log.say(severity, text);
+}
 
 // --- letters and slots -----------------------------------------------------------------------------------------------
 
@@ -492,7 +498,8 @@ void Shard::on_not_lent(mail::SiteId site, queue::ShardIndex executor, bool pull
 }
 
 void Shard::on_record_lost(mail::QueueId id, const Status& status) {
-  say(Severity::error, "message " + id.to_string() + ": the spool refused its settlement: " + std::string(message_of(status)));
+  say(Severity::error,
+      "message " + id.to_string() + ": the spool refused its settlement: " + std::string(message_of(status)));
 }
 
 // --- egress::EgressUser ----------------------------------------------------------------------------------------------
@@ -541,23 +548,39 @@ void Shard::on_idle_closed(mail::SiteId site) {
   }
 }
 
-void Shard::on_connection_opened() { metrics_.connections_opened.add(); }
+void Shard::on_connection_opened() {
+  metrics_.connections_opened.add();
+}
 
-void Shard::on_connection_failed() { metrics_.connections_failed.add(); }
+void Shard::on_connection_failed() {
+  metrics_.connections_failed.add();
+}
 
 // --- LogUser ---------------------------------------------------------------------------------------------------------
 
-void Shard::on_log_ready(LogDriver& /*driver*/) { ++logs_ready_; }
+void Shard::on_log_ready(LogDriver& /*driver*/) {
+  ++logs_ready_;
+}
 
-void Shard::on_log_unusable(LogDriver& /*driver*/, const Status& status) { fail_start(status); }
+void Shard::on_log_unusable(LogDriver& /*driver*/, const Status& status) {
+  fail_start(status);
+}
 
-void Shard::on_durable(LogDriver& /*driver*/, spool::Ticket ticket) { intake_.on_durable(ticket); }
+void Shard::on_durable(LogDriver& /*driver*/, spool::Ticket ticket) {
+  intake_.on_durable(ticket);
+}
 
-void Shard::on_undone(LogDriver& /*driver*/, spool::Ticket ticket) { intake_.on_undone(ticket); }
+void Shard::on_undone(LogDriver& /*driver*/, spool::Ticket ticket) {
+  intake_.on_undone(ticket);
+}
 
-void Shard::on_moved(LogDriver& /*driver*/, const spool::Moved& moved) { owner_.on_moved(moved); }
+void Shard::on_moved(LogDriver& /*driver*/, const spool::Moved& moved) {
+  owner_.on_moved(moved);
+}
 
-void Shard::on_replayed(LogDriver& /*driver*/, const spool::ReplayedMessage& message) { owner_.take_recovered(message); }
+void Shard::on_replayed(LogDriver& /*driver*/, const spool::ReplayedMessage& message) {
+  owner_.take_recovered(message);
+}
 
 void Shard::on_replay_done(LogDriver& /*driver*/) {
   if (--replays_ == 0 && queue_.message_count() > 0) {
@@ -575,7 +598,9 @@ void Shard::on_log_failed(LogDriver& /*driver*/, const Status& status) {
   }
 }
 
-void Shard::on_log_alarm(LogDriver& /*driver*/, std::string_view text) { say(Severity::warning, std::string(text)); }
+void Shard::on_log_alarm(LogDriver& /*driver*/, std::string_view text) {
+  say(Severity::warning, std::string(text));
+}
 
 void Shard::on_log_room(LogDriver& /*driver*/) {
   owner_.on_room();
@@ -585,7 +610,9 @@ void Shard::on_log_room(LogDriver& /*driver*/) {
 
 // --- IntakeUser ------------------------------------------------------------------------------------------------------
 
-void Shard::on_message_durable(std::unique_ptr<mail::Message> message) { owner_.take(std::move(message)); }
+void Shard::on_message_durable(std::unique_ptr<mail::Message> message) {
+  owner_.take(std::move(message));
+}
 
 void Shard::on_submission_accepted(const ingress::Submission& submission, mail::QueueId id) {
   ingress_.on_accepted(submission, id, loop_->now());

@@ -62,8 +62,8 @@ class Shard final : private io::Sink,
   // The thread's body: returns when the stop is complete.
   void run(Started started);
 
-  // Behind run(): nothing is pending in the kernel that refers to this shard. Else it must outlive its loop: leak it, the
-  // process ends.
+  // Behind run(): nothing is pending in the kernel that refers to this shard. Else it must outlive its loop: leak it,
+  // the process ends.
   [[nodiscard]] bool clean() const { return clean_; }
 
   // --- from any thread

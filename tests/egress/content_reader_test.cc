@@ -40,7 +40,8 @@ class Reader : public testing::Test {
   Reader() { delivery.message = &message; }
 
   // Reads to the end, answering pieces from `pieces`.
-  std::string read_all(std::optional<smtp::ContentConverter::Kind> conversion = std::nullopt, bool complete_line = false) {
+  std::string read_all(std::optional<smtp::ContentConverter::Kind> conversion = std::nullopt,
+                       bool complete_line = false) {
     reader.start(delivery, conversion, complete_line);
     std::string all;
     std::vector<io::Slice> slices;
@@ -90,7 +91,9 @@ TEST_F(Reader, ContentInMemoryIsDrainedInOneTurn) {
   EXPECT_TRUE(reader.drained());
 }
 
-TEST_F(Reader, NothingAtAllIsAnEnd) { EXPECT_EQ(read_all(), ""); }
+TEST_F(Reader, NothingAtAllIsAnEnd) {
+  EXPECT_EQ(read_all(), "");
+}
 
 TEST_F(Reader, MuchMemoryComesInBoundedTurns) {
   const std::string much(1'000'000, 'm');

@@ -15,7 +15,9 @@ class CountingWaker final : public io::Waker {
   std::atomic<int> wakes{0};
 };
 
-queue::Notice notice(std::uint64_t site) { return {.site = mail::SiteId{site}, .from = 0}; }
+queue::Notice notice(std::uint64_t site) {
+  return {.site = mail::SiteId{site}, .from = 0};
+}
 
 std::vector<std::uint64_t> sites_received(MailboxEnd& end, std::size_t count_max = 1'000'000) {
   std::vector<std::uint64_t> sites;

@@ -13,7 +13,8 @@ namespace {
 
 class Store : public testing::Test {
  protected:
-  Store() : budget({.total_bytes = 1 << 20, .reserve_bytes = {0, 256 << 10, 64 << 10}, .lot_bytes = 4096}), store(budget) {}
+  Store()
+      : budget({.total_bytes = 1 << 20, .reserve_bytes = {0, 256 << 10, 64 << 10}, .lot_bytes = 4096}), store(budget) {}
 
   mail::Message* keep(std::uint64_t id, std::size_t bytes) {
     std::unique_ptr<mail::Message> message = store.new_message(BudgetClass::intake);

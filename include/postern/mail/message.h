@@ -1,7 +1,7 @@
 // A mail object on one shard: envelope, the fields we put in front, and content in memory or in the spool.
 //
-// The accepting shard owns it. Others read it under a lease (egress/delivery.h): while `leases` is not zero nothing in it
-// changes and nothing is freed. Only the owner counts leases, so the count needs no atomics.
+// The accepting shard owns it. Others read it under a lease (egress/delivery.h): while `leases` is not zero nothing in
+// it changes and nothing is freed. Only the owner counts leases, so the count needs no atomics.
 #pragma once
 
 #include <cstddef>
@@ -26,7 +26,7 @@ struct SpooledPiece {
 
 struct Message {
   QueueId id;
-  Location location;         // of the record; empty until it is in a batch
+  Location location;  // of the record; empty until it is in a batch
   Envelope envelope;
   std::string added_fields;  // complete CRLF lines, none begins with a dot
   ContentFacts facts;

@@ -18,9 +18,12 @@ enum class Transport : std::uint8_t { smtp, lmtp, maildir, discard };
 
 [[nodiscard]] constexpr std::string_view to_text(Outcome outcome) {
   switch (outcome) {
-    case Outcome::relayed: return "relayed";
-    case Outcome::deferred: return "deferred";
-    case Outcome::failed: return "failed";
+    case Outcome::relayed:
+      return "relayed";
+    case Outcome::deferred:
+      return "deferred";
+    case Outcome::failed:
+      return "failed";
   }
   return "?";
 }
