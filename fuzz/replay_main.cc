@@ -1,5 +1,6 @@
 // Runs a fuzz harness over every file of its corpus directory, and over every prefix-free variant the harness makes of
-// it: the corpus as an ordinary test, without libFuzzer. An empty or missing corpus fails: a test that runs nothing is none.
+// it: the corpus as an ordinary test, without libFuzzer. An empty or missing corpus fails: a test that runs nothing is
+// none.
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>

@@ -141,7 +141,10 @@ void Reader::fail(unsigned line, std::string_view key, std::string_view what, st
   if (!key.empty()) text.append(key).append(": ");
   text.append(what);
   if (!cure.empty()) text.append("; ").append(cure);
-  errors_.emplace_back(line, std::move(text));
+  // By line, and in the order found within one.
+  const auto behind = std::upper_bound(errors_.begin(), errors_.end(), line,
+                                       [](unsigned at, const auto& error) { return at < error.first; });
+  errors_.emplace(behind, line, std::move(text));
 }
 
 void Reader::warn(unsigned line, std::string_view key, std::string_view what) {
@@ -150,7 +153,6 @@ void Reader::warn(unsigned line, std::string_view key, std::string_view what) {
 
 LoadedConfig Reader::result() {
   LoadedConfig loaded;
-  std::stable_sort(errors_.begin(), errors_.end(), [](const auto& a, const auto& b) { return a.first < b.first; });
   for (auto& [line, text] : errors_) loaded.errors.push_back(std::move(text));
   loaded.warnings = std::move(warnings_);
   if (loaded.errors.empty()) loaded.options = std::make_shared<const shard::Options>(std::move(options_));

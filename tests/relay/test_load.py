@@ -34,9 +34,8 @@ class SmtpSource(RelayTest):
     def through_smtp_sink(self, sessions, messages):
         port = free_port()
         user = ["-u", "nobody"] if os.geteuid() == 0 else []
-        counter = subprocess.Popen([program("smtp-sink"), "-c", *user, f"inet:127.0.0.1:{port}", "1000"],
-                                   stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-        self.addCleanup(counter.stdout.close)
+        counter = subprocess.Popen([program("smtp-sink"), *user, f"inet:127.0.0.1:{port}", "1000"],
+                                   stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         self.addCleanup(counter.wait)
         self.addCleanup(counter.kill)
         wait_until("smtp-sink listens", lambda: listens(port))
