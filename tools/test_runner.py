@@ -16,7 +16,7 @@ import time
 
 ROOT = os.path.abspath(os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."))
 CORES = os.cpu_count() or 2
-STAGES = ("unit", "static", "asan", "relay", "tsan")
+STAGES = ("unit", "static", "asan", "tidy", "relay", "tsan")
 PROGRAM_TIMEOUT = 600  # seconds for one unit test program, sanitizers included
 # Rooms in which threads meet: their unit tests run under the thread sanitizer too.
 THREADED_ROOMS = ("base", "dns", "io", "shard", "admin")
@@ -363,11 +363,11 @@ def main():
     if "static" in stages:
         with Stage(results, "format"):
             check_format(results)
-    if "asan" in stages or "static" in stages:
+    if "asan" in stages or "tidy" in stages:
         with Stage(results, "unit tests (Clang, address and undefined-behaviour sanitizers)"):
             if build(results, "asan") and "asan" in stages:
                 run_units(results, "asan")
-    if "static" in stages and os.path.exists(os.path.join(ROOT, "build", "asan", "compile_commands.json")):
+    if "tidy" in stages and os.path.exists(os.path.join(ROOT, "build", "asan", "compile_commands.json")):
         with Stage(results, "clang-tidy"):
             check_tidy(results)
     if "relay" in stages:

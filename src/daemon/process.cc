@@ -111,8 +111,10 @@ StatusOr<OwnedDescriptor> open_data_dir(const std::string& path, const User& use
   while (flock(lock.get(), LOCK_EX | LOCK_NB) < 0) {
     if (errno != EWOULDBLOCK && errno != EINTR) return failed(StatusCode::kUnavailable, lock_path, errno, "");
     if (std::chrono::steady_clock::now() >= give_up_at) {
-      return error(StatusCode::kAlreadyExists, name + ": another posternd uses it; stop that one (fuser " + lock_path +
-                                                   " shows it) or choose another folder");
+      std::string text = name;
+      text.append(": another posternd uses it; stop that one (fuser ").append(lock_path);
+      text.append(" shows it) or choose another folder");
+      return error(StatusCode::kAlreadyExists, text);
     }
     std::this_thread::sleep_for(retry_every);
   }

@@ -44,7 +44,7 @@ bool NetworkSet::contains(const IpAddress& address) const {
                      [&](const IpNetwork& network) { return network.contains(address); });
 }
 
-StatusOr<RelayPolicy> RelayPolicy::make(std::span<const std::string> accept, std::string hostname) {
+StatusOr<RelayPolicy> RelayPolicy::make(std::span<const std::string> accept, std::string_view hostname) {
   RelayPolicy policy;
   std::string first;
   for (const std::string& entry : accept) {

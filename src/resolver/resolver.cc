@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <tuple>
 
 #include <postern/base/check.h>
 #include <postern/base/hash.h>
@@ -49,7 +50,7 @@ Resolver::Resolver(io::Loop& loop, dns::Cache::Reader& cache, Notifier& notifier
 Resolver::~Resolver() {
   // Whoever could not wait for idle() ends the process next. What the loop may still read must stay until then.
   for (std::unique_ptr<Socket>& socket : sockets_) {
-    if (socket->operations != 0) (void)socket.release();
+    if (socket->operations != 0) std::ignore = socket.release();
   }
 }
 

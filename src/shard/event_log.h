@@ -62,7 +62,7 @@ struct Event {
 // Of each text this much is kept. At worst every byte becomes a six-byte escape, hence the bound of one line: six
 // texts and the fixed parts.
 inline constexpr std::size_t event_field_bytes_max = 512;
-inline constexpr std::size_t event_bytes_max = 6 * 6 * event_field_bytes_max + 512;
+inline constexpr std::size_t event_bytes_max = std::size_t{6} * 6 * event_field_bytes_max + 512;
 
 // Turns wall time into RFC 3339 text; keeps the last second's text, because most events share it.
 class EventClock {

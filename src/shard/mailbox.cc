@@ -25,7 +25,7 @@ void MailboxEnd::send(queue::ShardIndex to, Letter letter) {
   to_ring_[to] = true;
   any_to_ring_ = true;
   if (outbox.empty() && mailboxes_.queue(self_, to).push(std::move(letter))) return;
-  outbox.push_back(std::move(letter));
+  outbox.push_back(std::move(letter));  // NOLINT(bugprone-use-after-move): a push that fails leaves it untouched
   ++waiting_;
 }
 

@@ -172,7 +172,7 @@ StatusOr<std::unique_ptr<mail::Message>> Owner::rebuild(mail::QueueId id, const 
   for (std::size_t i = 0; i < view.extents.size(); ++i) {
     message->spooled.push_back({view.extents[i].position, view.extents[i].bytes});
   }
-  const Status status = message->envelope.decode(view.envelope);
+  Status status = message->envelope.decode(view.envelope);
   if (!status.ok()) {
     store_.recycle(std::move(message));
     return status;
@@ -189,10 +189,11 @@ StatusOr<std::unique_ptr<mail::Message>> Owner::rebuild(mail::QueueId id, const 
 void Owner::on_message_read(std::uint64_t cookie, const StatusOr<spool::MessageView>& view) {
   const mail::QueueId id{cookie};
   StatusOr<std::unique_ptr<mail::Message>> rebuilt = view.ok() ? rebuild(id, *view) : view.status();
+  const Status status = rebuilt.status();
   mail::Message* message = nullptr;
   if (rebuilt.ok()) {
     message = &store_.keep(*std::move(rebuilt));
-  } else if (rebuilt.status().code() == StatusCode::kDataLoss) {
+  } else if (status.code() == StatusCode::kDataLoss) {
     metrics_.spool_messages_quarantined.add();
   }
   if (const auto loading = loading_.find(id); loading != loading_.end()) {
@@ -204,8 +205,7 @@ void Owner::on_message_read(std::uint64_t cookie, const StatusOr<spool::MessageV
         hand_over(*delivery, *message);
         continue;
       }
-      const mail::Reply reply{
-          0, {4, 3, 0}, "the message cannot be read back: " + std::string(message_of(rebuilt.status()))};
+      const mail::Reply reply{0, {4, 3, 0}, "the message cannot be read back: " + std::string(message_of(status))};
       for (const std::uint16_t recipient : delivery->work.recipients) {
         delivery->outcomes.push_back({.recipient = recipient, .result = {mail::Outcome::deferred, reply}});
       }

@@ -8,6 +8,7 @@
 #include <sched.h>
 #include <set>
 #include <system_error>
+#include <tuple>
 #include <utility>
 
 #include <postern/base/check.h>
@@ -197,7 +198,7 @@ Server::~Server() {
   request_stop(Duration::zero());
   wait();
   for (std::unique_ptr<Shard>& shard : shards_) {
-    if (!shard->clean()) (void)shard.release();
+    if (!shard->clean()) std::ignore = shard.release();
   }
 }
 

@@ -55,6 +55,7 @@ ingress::IngressOptions ingress_options(const Options& options) {
 
 std::vector<io::Address> dns_servers(const Options& options) {
   std::vector<io::Address> made;
+  made.reserve(options.dns.servers.size());
   for (const dns::ServerAddress& server : options.dns.servers)
     made.push_back(io::Address::ip(server.address, server.port));
   return made;

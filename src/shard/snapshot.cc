@@ -4,7 +4,7 @@
 
 namespace postern::shard {
 
-StatusOr<SnapshotPtr> Snapshot::make(OptionsSnapshot options, std::uint64_t site_seed) {
+StatusOr<SnapshotPtr> Snapshot::make(const OptionsSnapshot& options, std::uint64_t site_seed) {
   auto made = std::make_shared<Snapshot>();
   made->options = options;
 

@@ -25,7 +25,8 @@ struct Snapshot {
   dsn::Options dsn;
 
   // `site_seed`: one per process. Fails only on texts that the daemon should have refused.
-  [[nodiscard]] static StatusOr<std::shared_ptr<const Snapshot>> make(OptionsSnapshot options, std::uint64_t site_seed);
+  [[nodiscard]] static StatusOr<std::shared_ptr<const Snapshot>> make(const OptionsSnapshot& options,
+                                                                      std::uint64_t site_seed);
 };
 
 using SnapshotPtr = std::shared_ptr<const Snapshot>;

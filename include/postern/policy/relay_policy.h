@@ -39,7 +39,7 @@ class RelayPolicy {
   // `accept`: domains in any case, without a final dot; ".example.test" is example.test and all its subdomains;
   // "[192.0.2.1]" an address literal. `hostname` is this host's name: "<postmaster>" is postmaster@hostname.
   // kInvalidArgument names the entry that is none of these.
-  [[nodiscard]] static StatusOr<RelayPolicy> make(std::span<const std::string> accept, std::string hostname);
+  [[nodiscard]] static StatusOr<RelayPolicy> make(std::span<const std::string> accept, std::string_view hostname);
 
   // 550 5.7.1 when refused. "<postmaster>" without a domain is always accepted [RFC 5321 §4.5.1]; the driver routes it
   // as postmaster_domain(). Address literals are domains like any other: accepted only if listed or the peer may relay.

@@ -19,7 +19,7 @@ inline constexpr std::uint32_t no_index = UINT32_MAX;
 template <class T>
 class Slab {
  public:
-  static constexpr std::size_t chunk_bytes = 64 * 1024;
+  static constexpr std::size_t chunk_bytes = std::size_t{64} * 1024;
   static constexpr std::uint32_t chunk_objects = static_cast<std::uint32_t>(std::bit_floor(chunk_bytes / sizeof(T)));
   static_assert(chunk_objects > 0);
 
