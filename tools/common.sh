@@ -17,9 +17,9 @@ step() {
     printf 'done (%d s)\n' $((SECONDS - started)) >&2
   else
     printf 'FAILED (%d s)\n' $((SECONDS - started)) >&2
-    grep -nE 'error:|error |FAILED|undefined reference' "$log" | head -n 20 >&2
+    grep -nE 'error:|error |FAILED|undefined reference' "$log" | cut -c1-300 | head -n 20 >&2
     say "--- last lines of $log"
-    tail -n 25 "$log" >&2
+    tail -n 25 "$log" | cut -c1-300 >&2
     return 1
   fi
 }
