@@ -22,6 +22,26 @@ PROGRAM_TIMEOUT = 600  # seconds for one unit test program, sanitizers included
 THREADED_ROOMS = ("base", "dns", "io", "shard", "admin")
 
 
+# Where the report of a sanitizer or of a check of ours begins, and the line with which it is over.
+REPORT_BEGINS = re.compile(r"(WARNING|ERROR|FATAL): (Thread|Address|Leak|UndefinedBehavior)Sanitizer|: runtime error: |postern: bug at ")
+REPORT_ENDS = re.compile(r"^(=+$|SUMMARY: )")
+
+
+def excerpt(text, lines_max=80):
+    """What a failure's reader needs first, in at most `lines_max` lines: the first report of a sanitizer in it, then its end."""
+    lines = text.strip().splitlines()
+    if len(lines) <= lines_max:
+        return lines
+    begin = next((at for at, line in enumerate(lines) if REPORT_BEGINS.search(line)), None)
+    report = []
+    if begin is not None:
+        end = next((at for at in range(begin + 1, len(lines)) if REPORT_ENDS.match(lines[at])), len(lines))
+        report = lines[begin:min(end, begin + lines_max * 3 // 4)]
+    left = lines_max - len(report)
+    tail = lines[max(len(lines) - left, begin + len(report) if report else 0):]
+    return report + [f"… ({len(lines) - len(report) - len(tail)} lines left out)"] + tail
+
+
 class Results:
     def __init__(self, allowed_skips, ci):
         self.passed = 0
@@ -43,7 +63,7 @@ class Results:
         else:
             self.failed.append(name)
             print(f"  FAILED  {name}", flush=True)
-            for line in text.strip().splitlines()[-60:]:
+            for line in excerpt(text):
                 print(f"    | {line}")
             sys.stdout.flush()
 
@@ -153,10 +173,11 @@ def run_gtest(program, environment):
         text = reasons.get(case, "no reason given") if outcome == "skipped" else ""
         if outcome == "failed":
             start = output.find(f"[ RUN      ] {case}")
-            text = output[start:start + 6000] if start >= 0 else output[-4000:]
+            end = output.find("[ RUN      ] ", start + 1)
+            text = output[max(start, 0):end if end > 0 else len(output)]
         rows.append((case, outcome, text))
     if status != 0 and not any(outcome == "failed" for _, outcome, _ in rows):
-        rows.append(("(exit)", "failed", f"exit status {status}\n{output[-4000:]}"))
+        rows.append(("(exit)", "failed", f"exit status {status}\n{output}"))
     if not rows:
         rows.append(("(cases)", "failed", "ran no test\n" + output[-2000:]))
     return rows
@@ -201,7 +222,7 @@ def run_units(results, kind, rooms=None, replays=True):
                     for program, corpus in replay_programs(kind)}
             for job in concurrent.futures.as_completed(jobs):
                 status, output = job.result()
-                results.add(f"{kind}/fuzz/{jobs[job]}", "passed" if status == 0 else "failed", output[-4000:])
+                results.add(f"{kind}/fuzz/{jobs[job]}", "passed" if status == 0 else "failed", output)
 
 
 # --- static checks ---------------------------------------------------------------------------------------------------
@@ -288,7 +309,7 @@ def check_tidy(results):
             else:
                 broken += 1
                 shown = "\n".join(line for line in output.splitlines() if "warnings generated" not in line)
-                results.add(f"static/tidy/{os.path.relpath(path, ROOT)}", "failed", shown[:4000])
+                results.add(f"static/tidy/{os.path.relpath(path, ROOT)}", "failed", shown)
     for stamp in set(os.listdir(cache)) - {os.path.basename(stamp) for stamp in wanted.values()}:
         os.unlink(os.path.join(cache, stamp))
     if broken == 0:

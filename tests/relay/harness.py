@@ -191,17 +191,20 @@ class Postern:
         if self.made_folder and not os.environ.get("POSTERN_TEST_KEEP"):
             shutil.rmtree(self.folder, ignore_errors=True)
 
-    def log(self):
+    def log(self, size=8000):
+        """The end of what it wrote to stderr."""
         try:
             with open(self.stderr_path, "rb") as file:
-                return file.read().decode("utf-8", "replace")[-8000:]
+                return file.read().decode("utf-8", "replace")[-size:]
         except FileNotFoundError:
             return ""
 
     def check_log(self):
-        text = self.log()
-        if "postern: bug at" in text or "Sanitizer" in text or "runtime error:" in text:
-            raise AssertionError("posternd says:\n" + text)
+        text = self.log(1 << 20)
+        bug = re.search(r"^.*(postern: bug at|Sanitizer|runtime error:)", text, re.MULTILINE)
+        if bug:
+            # From its first line on: what comes behind a sanitizer's report is of no interest any more.
+            raise AssertionError("posternd says:\n" + "\n".join(text[bug.start():].splitlines()[:200]))
 
     # --- what it shows ---
 
