@@ -38,7 +38,9 @@ ServerConnection::~ServerConnection() {
 
 void ServerConnection::start(net::Connection& connection, Instant now) {
   connection_ = &connection;
-  session_.on_connect_verdict(smtp::Verdict::accept(), now);
+  if (!ingress_.loop_.input_waiting(connection.descriptor())) {
+    session_.on_connect_verdict(smtp::Verdict::accept(), now);
+  }
   after_progress();
 }
 
@@ -53,6 +55,11 @@ std::size_t ServerConnection::on_received(MutableBytes bytes) {
 std::size_t ServerConnection::feed(Bytes bytes) {
   const Instant now = ingress_.loop_.now();
   std::size_t used = 0;
+  if (session_.wait() == smtp::Wait::connect_verdict) {
+    // It came before the greeting: the session notes that, and says so behind it.
+    (void)session_.on_bytes(bytes, now);
+    session_.on_connect_verdict(smtp::Verdict::accept(), now);
+  }
   for (;;) {
     if (session_.wait() != smtp::Wait::bytes) {
       if (give_verdict(now)) continue;
@@ -108,7 +115,7 @@ bool ServerConnection::give_verdict(Instant now) {
     case smtp::Wait::content_verdict:
       finish_transaction(now);
       return true;
-    case smtp::Wait::connect_verdict:  // given by start()
+    case smtp::Wait::connect_verdict:  // given by start() or feed()
     case smtp::Wait::bytes:
     case smtp::Wait::reply_slot:
     case smtp::Wait::output:

@@ -31,7 +31,8 @@ class ServerConnection final : public net::ConnectionUser, private TimerHandler,
   ServerConnection(const ServerConnection&) = delete;
   ServerConnection& operator=(const ServerConnection&) = delete;
 
-  // Once, behind the constructor: the greeting. The connection tells this object from now on.
+  // Once, behind the constructor: the greeting, unless input has come before it: that is waited for and gets its answer
+  // [on_received()]. The connection tells this object from now on.
   void start(net::Connection& connection, Instant now);
 
   // --- from the door -----------------------------------------------------------------------------------------------
