@@ -1,11 +1,10 @@
 """Memory and disk: what is bounded stays within its bound, is answered truthfully, and comes back by itself."""
 import os
-import subprocess
 import threading
 import time
 import unittest
 
-from harness import SLOWNESS, Client, RelayTest, program, wait_until
+from harness import SLOWNESS, Client, RelayTest, loop_mount, wait_until
 from sink import Sink
 
 CLIENTS = 1000
@@ -121,27 +120,8 @@ class Memory(RelayTest):
 class FullDisk(RelayTest):
     """A spool on a small file system of its own."""
 
-    def mounted(self, mebibytes):
-        if os.geteuid() != 0:
-            self.skipTest("mounting needs root")
-        mkfs, mount, umount = program("mkfs.ext4"), program("mount"), program("umount")
-        import tempfile  # pylint: disable=import-outside-toplevel
-        import shutil  # pylint: disable=import-outside-toplevel
-        folder = tempfile.mkdtemp(prefix="postern-disk-")
-        self.addCleanup(shutil.rmtree, folder, True)
-        image, place = os.path.join(folder, "image"), os.path.join(folder, "place")
-        os.mkdir(place)
-        with open(image, "wb") as file:
-            file.truncate(mebibytes << 20)
-        subprocess.run([mkfs, "-q", "-m", "0", image], check=True, capture_output=True)
-        done = subprocess.run([mount, "-o", "loop", image, place], capture_output=True, check=False)
-        if done.returncode:
-            self.skipTest(f"no loop mount here: {done.stderr.decode().strip()}")
-        self.addCleanup(subprocess.run, [umount, "-l", place], capture_output=True, check=False)
-        return place
-
     def test_full_answers_452_delivers_on_and_comes_back(self):
-        place = self.mounted(192)
+        place = loop_mount(self, 192).place
         opened = threading.Event()
         with Sink(lambda step, session, argument: None if opened.is_set() or step != "MAIL" else "451 4.3.0 later") as sink:
             relay = self.to_sink(sink, root={"data_dir": os.path.join(place, "data"), "memory": "64MiB"},
@@ -180,7 +160,7 @@ class FullDisk(RelayTest):
 
     def test_really_full_loses_nothing(self):
         # Somebody else fills the file system under us: intake stops, what was accepted is delivered.
-        place = self.mounted(128)
+        place = loop_mount(self, 128).place
         opened = threading.Event()
         with Sink(lambda step, session, argument: None if opened.is_set() or step != "MAIL" else "451 4.3.0 later") as sink:
             relay = self.to_sink(sink, root={"data_dir": os.path.join(place, "data"), "memory": "64MiB"},
