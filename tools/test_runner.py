@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -250,6 +251,23 @@ def check_format(results):
                 "\n".join(line for line in output.splitlines() if "error:" in line) + "\nclang-format-19 -i mends it")
 
 
+def check_package(results):
+    """Manual pages without a warning; a unit file that systemd understands."""
+    package = os.path.join(ROOT, "tools", "package")
+    for page in sorted(name for name in os.listdir(package) if re.search(r"\.[1-8]$", name)):
+        status, output = run(["groff", "-man", "-ww", "-z", "-Tutf8", os.path.join(package, page)])
+        results.add(f"static/manual/{page}", "failed" if status or output else "passed", output)
+    if not shutil.which("systemd-analyze"):
+        results.add("static/unit-file", "skipped", "there is no systemd-analyze")
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        copy = os.path.join(folder, "postern.service")
+        with open(os.path.join(package, "postern.service"), encoding="utf-8") as unit, open(copy, "w", encoding="utf-8") as file:
+            file.write(unit.read().replace("/usr/sbin/posternd", "/bin/true"))  # ours is not installed
+        status, output = run(["systemd-analyze", "verify", "--man=no", copy])
+        results.add("static/unit-file", "failed" if status or output else "passed", output)
+
+
 def headers_by_object(folder):
     """{object: [files it was compiled from]} as ninja recorded them."""
     _, output = run(["ninja", "-C", folder, "-t", "deps"])
@@ -329,6 +347,16 @@ def check_programs(results, folder):
     results.add("programs/version", "passed" if status == 0 and version in output else "failed", output)
 
 
+def smoke_benches(results, folder):
+    """Each benchmark runs, as briefly as it can: the figures mean nothing here."""
+    programs = sorted(name for name in os.listdir(os.path.join(folder, "bench")) if name.endswith("_bench"))
+    for name in programs:
+        status, output = run([os.path.join(folder, "bench", name), "--benchmark_min_time=0.001"], timeout=120)
+        results.add(f"bench/{name}", "passed" if status == 0 and "ERROR OCCURRED" not in output else "failed", output)
+    if not programs:
+        results.add("bench/(programs)", "failed", "there is none")
+
+
 def run_relay(results, stage, binary, arguments, timeout):
     """tests/relay/run.py prints one line a test: `ok NAME`, `FAIL NAME`, `skip NAME: reason`, and the failures' texts."""
     environment = dict(test_environment(stage), POSTERN_BIN=binary, PYTHONDONTWRITEBYTECODE="1")
@@ -384,6 +412,8 @@ def main():
     if "static" in stages:
         with Stage(results, "format"):
             check_format(results)
+        with Stage(results, "manual pages and unit file"):
+            check_package(results)
     if "asan" in stages or "tidy" in stages:
         with Stage(results, "unit tests (Clang, address and undefined-behaviour sanitizers)"):
             if build(results, "asan") and "asan" in stages:
@@ -393,9 +423,10 @@ def main():
             check_tidy(results)
     if "relay" in stages:
         with Stage(results, "relay tests (release)"):
-            if build(results, "release", "posternd"):
+            if build(results, "release", "posternd", "benches"):
                 folder = os.path.join(ROOT, "build", "release")
                 check_programs(results, folder)
+                smoke_benches(results, folder)
                 run_relay(results, "relay", os.path.join(folder, "posternd"), match, 1500)
     if "tsan" in stages:
         with Stage(results, "threads (thread sanitizer)"):
