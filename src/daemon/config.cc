@@ -29,6 +29,7 @@
 #include <postern/route/route_table.h>
 
 #include "daemon/config_keys.h"
+#include "io/sockets.h"
 
 namespace postern::daemon {
 namespace {
@@ -151,10 +152,32 @@ void Reader::warn(unsigned line, std::string_view key, std::string_view what) {
   warnings_.push_back(path_ + ":" + std::to_string(line) + ": " + std::string(key) + ": " + std::string(what));
 }
 
+// The endpoints under which the world reaches these listeners.
+std::vector<route::Endpoint> own_endpoints(const std::vector<shard::ListenerOptions>& listeners, const System& system) {
+  std::vector<route::Endpoint> endpoints;
+  for (const shard::ListenerOptions& listener : listeners) {
+    io::Address address = listener.address;
+    if (listener.is_inherited()) {
+      std::uint64_t system_calls = 0;
+      auto bound = io::local_address_of(listener.inherited, system_calls);
+      if (bound.ok()) address = *std::move(bound);
+    }
+    if (!address.is_ip()) continue;
+    endpoints.push_back({address.ip(), address.port()});
+    const bool any_v4 = address.ip() == IpAddress::v4({0, 0, 0, 0});
+    if (!any_v4 && address.ip() != IpAddress()) continue;
+    for (const IpAddress& own : system.addresses) {
+      if (own.is_v4() == any_v4) endpoints.push_back({own, address.port()});
+    }
+  }
+  return endpoints;
+}
+
 LoadedConfig Reader::result() {
   LoadedConfig loaded;
   for (auto& [line, text] : errors_) loaded.errors.push_back(std::move(text));
   loaded.warnings = std::move(warnings_);
+  options_.own_endpoints = own_endpoints(options_.listeners, system_);
   if (loaded.errors.empty()) loaded.options = std::make_shared<const shard::Options>(std::move(options_));
   return loaded;
 }
@@ -773,7 +796,10 @@ shard::OptionsSnapshot merge_for_reload(const shard::Options& before, const shar
   merged->shards = before.shards;
   merged->user = before.user;
   merged->memory_bytes = before.memory_bytes;
-  if (!same_places(before, after)) merged->listeners = before.listeners;
+  if (!same_places(before, after)) {
+    merged->listeners = before.listeners;
+    merged->own_endpoints = before.own_endpoints;
+  }
   merged->limits.connections = before.limits.connections;
   merged->limits.connections_per_peer = before.limits.connections_per_peer;
   merged->spool.durability = before.spool.durability;

@@ -135,7 +135,7 @@ StatusOr<io::Loop::LogFile> LogDriver::file(spool::Slot slot) {
   const std::string path = path_of(spool::slot_path(setup_.log, slot));
   StatusOr<io::Loop::LogFile> opened = setup_.loop.open_log(path.c_str(), setup_.synced);
   if (!opened.ok()) return opened.status();
-  if (!opened->direct && setup_.synced && !std::exchange(said_buffered_, true)) {
+  if (!opened->direct && setup_.synced && !setup_.said_buffered.exchange(true)) {
     setup_.user.on_log_alarm(*this,
                              path +
                                  ": the file system refuses O_DIRECT; using buffered writes and fdatasync, which "

@@ -182,6 +182,32 @@ class Misbehaving(RelayTest):
                 wait_until(f"{count} {outcome}", lambda outcome=outcome, count=count:
                            relay.metrics()[f'postern_recipients_total{{outcome="{outcome}"}}'] == count)
 
+    def test_recipients_beyond_the_next_hops_limit_follow_at_once(self):
+        def script(step, session, argument):
+            if step == "RCPT" and len(session.recipients) >= 2:
+                return "452 4.5.3 too many recipients"
+            return None
+        recipients = [f"user{n}@example.test" for n in range(5)]
+        for extensions in (["PIPELINING", "ENHANCEDSTATUSCODES", "LIMITS RCPTMAX=2"], ["PIPELINING", "ENHANCEDSTATUSCODES"]):
+            with Sink(script, extensions=extensions) as sink:
+                relay = self.to_sink(sink, retry={"schedule": ["1h"]})
+                self.send(relay, recipients)
+                sink.wait_for(3)
+                self.assertEqual(sorted(sum((message.recipients for message in sink.messages), [])), recipients)
+                self.assertEqual([len(message.recipients) for message in sink.messages], [2, 2, 1])
+                self.assertEqual(len(sink.sessions), 1)
+                wait_until("the queue to be empty", lambda relay=relay: relay.queued() == 0)
+                wait_until("five relayed", lambda relay=relay: len(relay.events("relayed")) == 5)
+                self.assertEqual(relay.events("deferred"), [])
+                relay.stop()
+
+    def test_a_next_hop_without_room_for_anyone_is_tried_again_later(self):
+        with Sink(lambda step, session, argument: "452 4.5.3 too many recipients" if step == "RCPT" else None) as sink:
+            relay = self.to_sink(sink, retry={"schedule": ["1h"]})
+            self.send(relay, ["one@example.test", "two@example.test"])
+            wait_until("both deferred", lambda: len(relay.events("deferred")) == 2)
+            self.assertEqual(sum(command.startswith("MAIL") for session in sink.sessions for command in session.commands), 1)
+
 
 class Dsns(RelayTest):
     """5xx: the sender gets a notification [RFC 3464], by the same door."""
