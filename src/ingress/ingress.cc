@@ -146,15 +146,15 @@ void Ingress::on_resources() {
 }
 
 void Ingress::on_tick(Instant now) {
-  // All of them: who was tried in between stands behind those who came later.
-  ServerConnection* const last = stalled_.back();
-  while (ServerConnection* client = stalled_.pop_front()) {
+  // All of them, each once: who was tried in between stands behind those who came later.
+  IntrusiveList<ServerConnection, WaitingTag> waiting;
+  while (ServerConnection* client = stalled_.pop_front()) waiting.push_back(*client);
+  while (ServerConnection* client = waiting.pop_front()) {
     if (now - client->stalled_since() < options_.resource_patience) {
       stalled_.push_back(*client);
     } else {
       client->on_stalled_too_long(now);
     }
-    if (client == last) return;
   }
 }
 
