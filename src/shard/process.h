@@ -34,13 +34,13 @@ struct Process {
   Mailboxes mailboxes;
   std::unique_ptr<EventLog> event_log;
   OperatorLog& operator_log;
-  // The operator has been told that the file system refuses O_DIRECT: once is enough for all logs.
-  std::atomic<bool> said_buffered{false};
 
   // Start: shards whose logs are all recovered. Mail moves once that is all of them.
   std::atomic<std::uint32_t> recovered{0};
   // Stop: shards that have nothing in flight any more. Each counts itself once.
   std::atomic<std::uint32_t> quiet{0};
+  // The operator has been told that the file system refuses O_DIRECT: once is enough for all logs.
+  std::atomic<bool> said_buffered{false};
   // The process must end with this code: 74 after a failed disk. 0: it need not.
   std::atomic<int> exit_code{0};
 };
