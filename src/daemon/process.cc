@@ -77,10 +77,11 @@ Status check_data_dir(const std::string& path, const User& user) {
   if (owner != 0 && facts.st_uid != owner) {
     return error(StatusCode::kPermissionDenied, name + ": belongs to user " + std::to_string(facts.st_uid) +
                                                     ", and posternd runs as " + std::to_string(owner) +
-                                                    "; chown it with all that is in it");
+                                                    "; chown it with all that is in it, or name a folder inside it");
   }
   if ((facts.st_mode & (S_IWGRP | S_IWOTH)) != 0) {
-    return error(StatusCode::kPermissionDenied, name + ": others may write to it; chmod 700 " + path);
+    return error(StatusCode::kPermissionDenied,
+                 name + ": others may write to it; chmod 700 " + path + " or name a folder inside it");
   }
   if ((facts.st_mode & S_IRWXU) != S_IRWXU && owner != 0) {
     return error(StatusCode::kPermissionDenied, name + ": its owner may not write to it; chmod 700 " + path);

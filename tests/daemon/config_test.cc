@@ -368,6 +368,12 @@ TEST(Config, EveryPrintedKeyHasADefaultAndAHelp) {
   }
 }
 
+TEST(Config, ATableHeaderWithoutANameIsAnErrorAndNoAbort) {
+  for (const char* header : {"[#", "[[#", "[=]", "[.]", "[a.#]", "[ \x01"}) {
+    EXPECT_THAT(only_error(load_root(header)), HasSubstr("/etc/postern/posternd.toml:1: ")) << header;
+  }
+}
+
 TEST(Config, AReloadSaysWhatNeedsARestart) {
   const LoadedConfig before = load(minimal);
   const LoadedConfig after = load_root("shards = 1\nhostname = \"other.example\"");
