@@ -32,6 +32,7 @@
 #include <postern/route/route_table.h>
 
 #include "daemon/config_keys.h"
+#include "daemon/config_text.h"
 #include "io/sockets.h"
 
 namespace postern::daemon {
@@ -741,6 +742,11 @@ LoadedConfig parse_config(std::string_view text, const std::string& path, const 
   Reader reader(path, system);
   if (text.size() > file_bytes_max) {
     reader.fail(1, "", "larger than " + format_size(file_bytes_max), "is this a configuration?");
+    return reader.result();
+  }
+  if (const std::optional<unsigned> line = line_of_stray_character(text)) {
+    reader.fail(*line, "", "a character outside ASCII that is neither in a string nor in a comment",
+                "put names into quotes, and write domains as A-labels");
     return reader.result();
   }
   const toml::parse_result parsed = toml::parse(text, path);

@@ -303,6 +303,7 @@ const Fault faults[] = {
      "3: listener.proxy_protocol_from: ", "not implemented"},
     {"[[listener]]\naddress = \"127.0.0.1:26\"\nrelay_from = [\"x\"]", "3: listener.relay_from: ", "\"192.0.2.0/24\""},
     {"[[listener]]\naddress = \"127.0.0.1:25\"", "4: listener.address: ", "taken by the listener of line 1"},
+    {"\n\xC3\xBC = 1", "2: ", "outside ASCII"},
     {"hostname = ", "1: ", "TOML"},
 };
 
