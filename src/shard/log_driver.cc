@@ -13,6 +13,7 @@ namespace {
 
 constexpr std::size_t zero_bytes = 1u << 20;
 constexpr Duration space_interval = std::chrono::seconds(1);
+constexpr Duration making_alarm_interval = std::chrono::minutes(1);
 
 Status failure(std::int32_t result, std::string_view what) {
   const StatusCode code = result == -ENOENT   ? StatusCode::kNotFound
@@ -455,11 +456,14 @@ void LogDriver::on_making(const io::Completion& completion) {
 
 void LogDriver::making_done(const Status& status) {
   making_ = Making::idle;
-  if (!status.ok())
+  const Instant now = setup_.loop.now();
+  if (!status.ok() && now >= making_alarm_due_) {
+    making_alarm_due_ = now + making_alarm_interval;  // it is tried every second
     setup_.user.on_log_alarm(
         *this, (wanted_.kind == spool::SlotRequest::Kind::create ? "a spool segment could not be made: "
                                                                  : "a spool segment could not be put away: ") +
                    std::string(message_of(status)));
+  }
   log_->on_slot_done(wanted_.slot, status);
   setup_.user.on_log_room(*this);
 }

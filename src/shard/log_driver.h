@@ -213,6 +213,7 @@ class LogDriver {
   std::string making_path_, making_new_path_;
   bool directory_made_ = false;
   io::Descriptor making_file_ = -1;
+  Instant making_alarm_due_{};
   std::uint64_t zeroed_ = 0;
   io::FileRequest making_request_;
   io::FileRequest::Space space_;
