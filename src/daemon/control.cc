@@ -32,6 +32,8 @@ using shard::Severity;
 
 // Beyond shutdown_grace, for the last writes; then the process ends all the same. The spool has what was accepted.
 constexpr Duration stop_slack = std::chrono::seconds(15);
+// After a disk has failed, for the replies to those who have just sent something.
+constexpr Duration disk_failed_grace = std::chrono::seconds(2);
 
 // Descriptors that are not clients': rings, logs, segments, files of deliveries, the control thread's own.
 constexpr std::size_t descriptors_base = 48;
@@ -109,6 +111,7 @@ class Control {
   OwnedDescriptor lock_;
   Bell news_;  // the server has started, wants to end, or has ended
   Instant give_up_at_ = never;
+  bool disk_failed_ = false;
   int stops_ = 0;
   std::unique_ptr<shard::Server> server_;
   LateSource source_;
@@ -220,16 +223,16 @@ int Control::serve() {
     server_->wait();
     news_.ring();
   });
-  for (;;) {
+  while (!server_->stopped()) {
+    if (server_->exit_code() != 0 && !disk_failed_) {
+      disk_failed_ = true;
+      log_.say(Severity::error, "a disk failed: stopping; start again to recover from what it holds");
+      give_up_at_ = std::min(give_up_at_, monotonic_now() + disk_failed_grace + stop_slack);
+      server_->request_stop(disk_failed_grace);
+    }
     if (!wait(news_, [this](int signal) { on_signal(signal); })) {
       log_.say(Severity::error, "the stop took too long; what was in flight is in the spool");
-      std::_Exit(exit_ok);
-    }
-    if (server_->stopped()) break;
-    if (server_->exit_code() != 0 && give_up_at_ == never) {
-      log_.say(Severity::error, "a disk failed: stopping; start again to recover from what it holds");
-      give_up_at_ = monotonic_now() + stop_slack;
-      server_->request_stop(Duration::zero());
+      std::_Exit(server_->exit_code());
     }
   }
   waiter.join();

@@ -88,7 +88,6 @@ void ClientConnection::on_lost(const Status& status) {
     reconnect_ = true;
     return;  // on_closed() follows
   }
-  send_in_flight_ = false;
   lost_ = true;
   if (state_ == State::open) {
     session_.on_connection_lost(egress_.loop_.now());
@@ -113,6 +112,13 @@ void ClientConnection::on_timer(Timer& /*timer*/, Instant now) {
     return;
   }
   session_.on_deadline(now);
+  if (send_in_flight_ && (session_.has_result() || session_.want() == smtp::ClientSession::Want::close)) {
+    // The peer does not even take what we say: the kernel must let go of the delivery's memory before it is given back.
+    lost_ = true;
+    state_ = State::closing;
+    connection_->abort();
+    return;
+  }
   pump();
 }
 
@@ -140,6 +146,8 @@ void ClientConnection::pump() {
   const Instant now = egress_.loop_.now();
   for (;;) {
     if (session_.has_result()) {
+      // A reply may come before the kernel has let go of what it answers: the memory is the delivery's until then.
+      if (send_in_flight_) break;
       take_result(now);
     } else if (session_.want() == smtp::ClientSession::Want::delivery && delivery_ != nullptr && !begun_ &&
                !reconnect_) {
@@ -150,18 +158,22 @@ void ClientConnection::pump() {
     }
   }
   if (session_.want() == smtp::ClientSession::Want::close && !send_in_flight_ && session_.output().empty()) {
-    if (delivery_ != nullptr && !begun_ && !reconnect_) {
-      // The session ended before the delivery began: greeting or EHLO refused, or a kept connection that was dying.
-      if (!session_.greeted()) last_failure_ = session_.failure();
-      reconnect_ = true;
-    }
+    note_unbegun();
     if (state_ == State::open) close_connection();
   } else {
     Instant deadline = session_.next_deadline();
     if (counted_idle_) deadline = now + egress_.options_.idle;
+    if (session_.has_result()) deadline = std::min(deadline, now + egress_.options_.linger);
     egress_.timers_.arm(timer_, deadline);
   }
   pumping_ = false;
+}
+
+// The session ended before its delivery began: greeting or EHLO refused, or a kept connection that was dying.
+void ClientConnection::note_unbegun() {
+  if (delivery_ == nullptr || begun_ || reconnect_) return;
+  if (!session_.greeted()) last_failure_ = session_.failure();
+  reconnect_ = true;
 }
 
 // Hands over the session's commands and, when it wants that, the content behind them, in one send.
@@ -242,7 +254,7 @@ void ClientConnection::take_result(Instant now) {
     delivery_->outcomes.push_back(
         {.recipient = delivery_->work.recipients[i], .result = std::move(result.recipients[i])});
   }
-  const bool usable = result.connection == smtp::ConnectionVerdict::reusable;
+  const bool usable = result.connection == smtp::ConnectionVerdict::reusable && state_ == State::open && !lost_;
   const bool keep = usable && session_.transactions() < egress_.options_.messages_per_connection &&
                     egress_.options_.idle > Duration::zero() && !egress_.closing_;
   delivery_->next_hop = hop_text_;
@@ -300,16 +312,11 @@ void ClientConnection::go() {
 }
 
 void ClientConnection::abort() {
-  if (delivery_ != nullptr) {
-    delivery_->outcomes.clear();
-    give_back(PathState::unknown);
-  }
-  if (connection_ != nullptr) {
-    state_ = State::closing;
-    connection_->abort();
-  } else {
-    end_of_connection();
-  }
+  POSTERN_CHECK(connection_ != nullptr, "a client connection lives as long as its connections");
+  aborted_ = true;
+  state_ = State::closing;
+  timer_.cancel();
+  connection_->abort();
 }
 
 void ClientConnection::close_connection() {
@@ -328,6 +335,13 @@ void ClientConnection::on_closed() {
   timer_.cancel();
   if (std::exchange(counted_idle_, false)) tell_idle_closed_ = true;
   unlink();
+  if (delivery_ != nullptr && aborted_) {
+    reader_.stop();
+    delivery_->outcomes.clear();
+    give_back(PathState::unknown);
+  }
+  if (delivery_ != nullptr && session_.has_result()) take_result(egress_.loop_.now());
+  note_unbegun();
   lost_ = false;
   if (delivery_ != nullptr && std::exchange(reconnect_, false)) {
     state_ = State::idle_unconnected;

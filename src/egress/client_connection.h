@@ -2,6 +2,9 @@
 //
 // It tries the route's addresses in order until one talks, within the bounds of EgressOptions, and reports each
 // delivery's outcomes once. Driven by Egress and by its own connection and timer.
+//
+// The kernel reads a message's memory where it lies, so a delivery is given back only when no send is under way any
+// more, however early its result is known.
 #pragma once
 
 #include <cstdint>
@@ -68,11 +71,11 @@ class ClientConnection final : public net::ConnectionUser,
   void connect_next();
   void begin(Instant now);
   void pump();
+  void note_unbegun();
   void gather_content(Instant now);
   void flush();
   void take_result(Instant now);
   void give_back(PathState path);
-  void host_failed(mail::Reply reply);
   void out_of_hosts();
   void close_connection();
   void go();
@@ -94,6 +97,7 @@ class ClientConnection final : public net::ConnectionUser,
   bool content_started_ = false;
   bool send_in_flight_ = false;
   bool pumping_ = false;
+  bool aborted_ = false;
   bool lost_ = false;           // nothing can be sent any more; on_closed() follows
   bool reconnect_ = false;      // the delivery goes on on a fresh connection once this one is gone
   std::size_t hop_ = 0;         // the next address to try, index into the route

@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <utility>
 
 #include <postern/base/check.h>
 #include <postern/queue/owner_slots.h>
@@ -130,8 +131,10 @@ void OwnerSlots::settle(SiteId site, Path& path, Instant now) {
     path.ready = false;
     outputs_.push(Start{.site = site});
   } else if (!path.ready || held) {
-    // Without work, or not to be used, a slot is kept only for its open connection; not even for that if others wait.
-    const std::uint32_t kept = path.told_idle ? running : std::max(running, std::min(in_use(path), path.granted));
+    // Without work, or not to be used, a slot is kept only for its open connection; not even for that for long if
+    // others wait.
+    std::uint32_t kept = std::max(running, std::min(in_use(path), path.granted));
+    if (path.told_idle) kept -= held ? kept - running : unused_for_long(path, kept - running, now);
     back += path.granted - kept;
     path.granted = kept;
     path.recalled = std::min(path.recalled, path.granted);
@@ -158,9 +161,24 @@ void OwnerSlots::settle(SiteId site, Path& path, Instant now) {
 
   // What it has learnt of failures is remembered for as long as a hold can be; then a new failure is a first one.
   const Instant forget_at = path.backoff.probing() ? path.backoff.hold_until() + PathBackoff::hold_max : now;
-  const Instant timer = held ? path.backoff.hold_until() : forget_at;
-  set_timer(site, path, timer > now ? timer : never);
+  Instant timer = held ? path.backoff.hold_until() : forget_at;
+  if (timer <= now) timer = never;
+  if (path.granted == running) path.window_end = never;
+  set_timer(site, path, std::min(timer, path.window_end));
   if (path.timer == never && path.granted == 0 && !path.ready && !path.asked) paths_.erase(site);
+}
+
+// Of `unused` idle connections, those that may go: as many as were unused throughout the last window.
+std::uint32_t OwnerSlots::unused_for_long(Path& path, std::uint32_t unused, Instant now) {
+  if (unused == 0) {
+    path.window_end = never;
+    return 0;
+  }
+  std::uint32_t go = 0;
+  path.unused_min = path.window_end == never ? unused : std::min(path.unused_min, unused);
+  if (path.window_end <= now) go = std::exchange(path.unused_min, unused - std::min(path.unused_min, unused));
+  if (path.window_end == never || path.window_end <= now) path.window_end = unused > go ? now + idle_window : never;
+  return go;
 }
 
 void OwnerSlots::set_timer(SiteId site, Path& path, Instant at) {

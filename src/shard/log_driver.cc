@@ -80,7 +80,11 @@ void LogDriver::on_start(const io::Completion& completion) {
 
 void LogDriver::size_next() {
   while (name_ < names_.size() && !spool::parse_slot_name(names_[name_])) {
-    setup_.user.on_log_alarm(*this, directory_path_ + "/" + names_[name_] + ": not a segment file; left alone");
+    setup_.user.on_log_alarm(*this,
+                             directory_path_ + "/" + names_[name_] +
+                                 (spool::is_damaged_name(names_[name_])
+                                      ? ": holds records of mail that could not be read; see to it, then remove it"
+                                      : ": not a segment file; left alone"));
     ++name_;
   }
   if (name_ == names_.size()) {
@@ -105,6 +109,7 @@ void LogDriver::recover() {
       continue;
     }
     ++pending_;
+    recovery_asked_ = intent->target.size();
     setup_.loop.log_read(*opened, intent->target, intent->offset, token(Use::recovery));
     return;
   }
@@ -204,10 +209,17 @@ void LogDriver::turn(Instant now, bool more_is_coming) {
         setup_.loop.close(known->second.descriptor);
         files_.erase(known);
       }
-      if (wanted_.kind == spool::SlotRequest::Kind::remove) {
-        make(Making::remove);
-      } else {
-        make(directory_made_ ? Making::create : Making::directory);
+      switch (wanted_.kind) {
+        case spool::SlotRequest::Kind::remove:
+          make(Making::remove);
+          break;
+        case spool::SlotRequest::Kind::set_aside:
+          making_new_path_ = path_of(wanted_.new_path);
+          make(Making::set_aside);
+          break;
+        case spool::SlotRequest::Kind::create:
+          make(directory_made_ ? Making::create : Making::directory);
+          break;
       }
     }
   }
@@ -305,7 +317,7 @@ void LogDriver::on_completion(const io::Completion& completion) {
     case Use::start:
       return on_start(completion);
     case Use::recovery:
-      recovery_->on_read(completion.result >= 0 ? OkStatus() : failure(completion.result, "reading"));
+      recovery_->on_read(read_status(completion, recovery_asked_));
       return recover();
     case Use::write:
       return on_write(completion);
@@ -375,6 +387,9 @@ void LogDriver::make(Making step) {
     case Making::remove:
       making_request_ = {.kind = Kind::unlink, .path = making_path_.c_str()};
       break;
+    case Making::set_aside:
+      making_request_ = {.kind = Kind::rename, .path = making_path_.c_str(), .other_path = making_new_path_.c_str()};
+      break;
     case Making::idle:
       return;
   }
@@ -414,6 +429,9 @@ void LogDriver::on_making(const io::Completion& completion) {
       return make(zeroed_ < wanted_.bytes ? Making::zero : Making::sync);
     case Making::sync:
       return make(Making::close);
+    case Making::set_aside:
+      setup_.user.on_log_alarm(*this, making_new_path_ + ": set aside, as it holds records that could not be read");
+      return make(Making::directory_open);
     case Making::close:
       making_file_ = -1;
       return make(Making::directory_open);
@@ -424,6 +442,7 @@ void LogDriver::on_making(const io::Completion& completion) {
       return make(Making::directory_close);
     case Making::directory_close: {
       making_file_ = -1;
+      if (wanted_.kind == spool::SlotRequest::Kind::set_aside) return making_done(OkStatus());
       const StatusOr<io::Loop::LogFile> opened = file(wanted_.slot);
       return making_done(opened.status());
     }
@@ -437,7 +456,10 @@ void LogDriver::on_making(const io::Completion& completion) {
 void LogDriver::making_done(const Status& status) {
   making_ = Making::idle;
   if (!status.ok())
-    setup_.user.on_log_alarm(*this, "a spool segment could not be made: " + std::string(message_of(status)));
+    setup_.user.on_log_alarm(
+        *this, (wanted_.kind == spool::SlotRequest::Kind::create ? "a spool segment could not be made: "
+                                                                 : "a spool segment could not be put away: ") +
+                   std::string(message_of(status)));
   log_->on_slot_done(wanted_.slot, status);
   setup_.user.on_log_room(*this);
 }

@@ -124,6 +124,7 @@ class LogDriver {
     directory_sync,
     directory_close,
     remove,
+    set_aside,  // then the directory is synced as behind a creation
   };
   // What token.slot's lower 24 bits name.
   enum class Use : std::uint32_t {
@@ -208,7 +209,7 @@ class LogDriver {
   // segment files
   Making making_ = Making::idle;
   spool::SlotRequest wanted_;
-  std::string making_path_;
+  std::string making_path_, making_new_path_;
   bool directory_made_ = false;
   io::Descriptor making_file_ = -1;
   std::uint64_t zeroed_ = 0;
@@ -220,6 +221,7 @@ class LogDriver {
 
   bool compaction_in_flight_ = false;
   bool replay_reading_ = false;
+  std::uint64_t recovery_asked_ = 0;  // bytes of the read under way
   std::uint64_t replay_asked_ = 0;
   std::uint64_t compaction_asked_ = 0;
   std::vector<std::unique_ptr<Read>> reads_;  // by index; null: free

@@ -1,5 +1,6 @@
 #include "shard/message_store.h"
 
+#include <algorithm>
 #include <utility>
 
 #include <postern/base/check.h>
@@ -8,6 +9,7 @@ namespace postern::shard {
 
 MessageStore::~MessageStore() {
   for (auto& [id, kept] : kept_) lease_.give(kept->message->budget_class, kept->message->budget_bytes);
+  for (auto& kept : detached_) lease_.give(kept->message->budget_class, kept->message->budget_bytes);
 }
 
 std::unique_ptr<mail::Message> MessageStore::new_message(BudgetClass budget_class) {
@@ -80,23 +82,31 @@ mail::Message& MessageStore::keep(std::unique_ptr<mail::Message> message) {
 
 mail::Message* MessageStore::find(mail::QueueId id) {
   const auto found = kept_.find(id);
-  if (found == kept_.end()) return nullptr;
-  found->second->dropped = false;  // it is wanted again before its last lease was over
-  return found->second->message.get();
+  return found == kept_.end() ? nullptr : found->second->message.get();
 }
 
 void MessageStore::lease(mail::Message& message) {
-  if (message.leases++ == 0) kept_.at(message.id)->unlink();
+  Kept& kept = *kept_.at(message.id);
+  POSTERN_CHECK(kept.message.get() == &message, "a detached message gets no new lease");
+  kept.dropped = false;  // it is wanted again before its last lease was over
+  if (message.leases++ == 0) kept.unlink();
 }
 
 void MessageStore::release(mail::Message& message) {
   POSTERN_CHECK(message.leases > 0);
   if (--message.leases > 0) return;
-  Kept& kept = *kept_.at(message.id);
-  if (kept.dropped) {
+  const auto kept = kept_.find(message.id);
+  if (kept == kept_.end() || kept->second->message.get() != &message) {
+    const auto detached =
+        std::ranges::find_if(detached_, [&](const auto& entry) { return entry->message.get() == &message; });
+    POSTERN_CHECK(detached != detached_.end(), "a lease of a message that is not kept");
+    std::unique_ptr<Kept> entry = std::move(*detached);
+    detached_.erase(detached);
+    discard(std::move(entry));
+  } else if (kept->second->dropped) {
     remove(message.id);
   } else {
-    unleased_.push_back(kept);
+    unleased_.push_back(*kept->second);
   }
 }
 
@@ -110,10 +120,22 @@ void MessageStore::drop(mail::QueueId id) {
   }
 }
 
+void MessageStore::detach(mail::QueueId id) {
+  const auto found = kept_.find(id);
+  if (found == kept_.end()) return;
+  if (found->second->message->leases == 0) return remove(id);
+  detached_.push_back(std::move(found->second));
+  kept_.erase(found);
+}
+
 void MessageStore::remove(mail::QueueId id) {
   const auto found = kept_.find(id);
   std::unique_ptr<Kept> entry = std::move(found->second);
   kept_.erase(found);
+  discard(std::move(entry));
+}
+
+void MessageStore::discard(std::unique_ptr<Kept> entry) {
   entry->unlink();
   recycle(std::move(entry->message));
   if (recycled_entries_.size() < recycled_max) recycled_entries_.push_back(std::move(entry));

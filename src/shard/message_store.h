@@ -46,12 +46,15 @@ class MessageStore {
   // --- what is kept
   // By message->id, which is new here.
   mail::Message& keep(std::unique_ptr<mail::Message> message);
-  // nullptr: not in memory. Takes a drop() back that waits for a lease.
+  // nullptr: not in memory.
   [[nodiscard]] mail::Message* find(mail::QueueId id);
+  // Takes a drop() back that waits for a lease.
   void lease(mail::Message& message);
   void release(mail::Message& message);
   // Not needed any more, or not soon: goes now, or with its last lease.
   void drop(mail::QueueId id);
+  // As drop(), and it is not found any more: what it says of the spool is true for its leases only.
+  void detach(mail::QueueId id);
   [[nodiscard]] std::size_t size() const { return kept_.size(); }
 
  private:
@@ -61,10 +64,12 @@ class MessageStore {
   };
   [[nodiscard]] bool evict(std::uint64_t bytes, BudgetClass budget_class);
   void remove(mail::QueueId id);
+  void discard(std::unique_ptr<Kept> entry);
 
   BudgetLease lease_;
   absl::flat_hash_map<mail::QueueId, std::unique_ptr<Kept>> kept_;
-  IntrusiveList<Kept> unleased_;  // longest unused first
+  IntrusiveList<Kept> unleased_;                 // longest unused first
+  std::vector<std::unique_ptr<Kept>> detached_;  // under leases
   std::vector<std::unique_ptr<mail::Message>> recycled_;
   std::vector<std::unique_ptr<Kept>> recycled_entries_;
   bool freed_ = false;

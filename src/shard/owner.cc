@@ -84,7 +84,7 @@ void Owner::take_recovered(const spool::ReplayedMessage& replayed) {
   message->id = replayed.id;
   message->location = replayed.location;
   if (const Status status = message->envelope.decode(replayed.envelope); !status.ok()) {
-    metrics_.spool_messages_quarantined.add();
+    note_unreadable(replayed.id, status);
     store_.recycle(std::move(message));
     return;
   }
@@ -112,7 +112,18 @@ void Owner::take_recovered(const spool::ReplayedMessage& replayed) {
 
 void Owner::on_moved(const spool::Moved& moved) {
   queue_.on_moved(moved.id, moved.to);
-  if (mail::Message* message = store_.find(moved.id)) message->location = moved.to;
+  if (mail::Message* message = store_.find(moved.id)) {
+    message->location = moved.to;
+    // Its chunks may have moved as well: whoever reads the old ones has them pinned, the next one asks for the record.
+    if (!message->spooled.empty()) store_.detach(moved.id);
+  }
+  if (const auto loading = loading_.find(moved.id); loading != loading_.end()) loading->second->location = moved.to;
+  for (const auto& failure : failures_) {
+    if (failure->id == moved.id) failure->location = moved.to;
+  }
+  for (Backlogged& entry : backlog_) {
+    if (entry.id == moved.id) entry.location = moved.to;
+  }
 }
 
 // --- deliveries ------------------------------------------------------------------------------------------------------
@@ -143,15 +154,25 @@ void Owner::lend(queue::Work work, queue::ShardIndex executor, bool pulled) {
   delivery.route = router_.route_of(work.site);
   delivery.work = std::move(work);
   if (mail::Message* message = store_.find(delivery.work.queue_id)) return hand_over(delivery, *message);
-  Loading& loading = loading_[delivery.work.queue_id];
-  loading.waiting.push_back(&delivery);
-  if (loading.waiting.size() == 1) load(delivery.work.queue_id, delivery.work.location);
+  load(delivery.work.queue_id, delivery.work.location).waiting.push_back(&delivery);
 }
 
-void Owner::load(mail::QueueId id, mail::Location location) {
-  LogDriver* const driver = logs_.find(location.log);
+// Reads the message back, unless that is under way: on_message_read() will come.
+Owner::Loading& Owner::load(mail::QueueId id, mail::Location location) {
+  std::unique_ptr<Loading>& loading = loading_[id];
+  if (!loading) {
+    loading = std::make_unique<Loading>();
+    loading->location = location;
+    read(id, *loading);
+  }
+  return *loading;
+}
+
+void Owner::read(mail::QueueId id, Loading& loading) {
+  LogDriver* const driver = logs_.find(loading.location.log);
   POSTERN_CHECK(driver != nullptr, "a message of another shard's log");
-  driver->read_message(location, *this, id.value);
+  loading.asked = loading.location;
+  driver->read_message(loading.asked, *this, id.value);
 }
 
 void Owner::hand_over(Lent& delivery, mail::Message& message) {
@@ -188,40 +209,73 @@ StatusOr<std::unique_ptr<mail::Message>> Owner::rebuild(mail::QueueId id, const 
 
 void Owner::on_message_read(std::uint64_t cookie, const StatusOr<spool::MessageView>& view) {
   const mail::QueueId id{cookie};
+  Loading& loading = *loading_.at(id);
+  // Compaction was quicker than the read.
+  if (!view.ok() && loading.location != loading.asked) return read(id, loading);
   StatusOr<std::unique_ptr<mail::Message>> rebuilt = view.ok() ? rebuild(id, *view) : view.status();
-  const Status status = rebuilt.status();
-  mail::Message* message = nullptr;
   if (rebuilt.ok()) {
-    message = &store_.keep(*std::move(rebuilt));
-  } else if (status.code() == StatusCode::kDataLoss) {
-    metrics_.spool_messages_quarantined.add();
+    (*rebuilt)->location = loading.location;
+    return end_loading(id, &store_.keep(*std::move(rebuilt)), OkStatus());
   }
-  if (const auto loading = loading_.find(id); loading != loading_.end()) {
-    const std::vector<Lent*> waiting = std::move(loading->second.waiting);
-    loading_.erase(loading);
-    for (Lent* delivery : waiting) {
-      if (message != nullptr) {
-        message->location = delivery->work.location;
-        hand_over(*delivery, *message);
-        continue;
-      }
-      const mail::Reply reply{0, {4, 3, 0}, "the message cannot be read back: " + std::string(message_of(status))};
-      for (const std::uint16_t recipient : delivery->work.recipients) {
-        delivery->outcomes.push_back({.recipient = recipient, .result = {mail::Outcome::deferred, reply}});
-      }
-      const mail::SiteId site = delivery->work.site;
-      const queue::ShardIndex executor = delivery->executor;
-      const bool pulled = delivery->pulled;
-      take_back(*delivery);
-      user_.on_not_lent(site, executor, pulled);
+  const Status status = rebuilt.status();
+  if (status.code() == StatusCode::kResourceExhausted && !stopping_) {
+    if (hungry_.empty()) read_again_at_ = loop_.now() + hunger_interval;
+    hungry_.push_back(id);
+    return;
+  }
+  if (status.code() != StatusCode::kResourceExhausted) note_unreadable(id, status);
+  end_loading(id, nullptr, status);
+}
+
+// `message`: what was read back; nullptr: `status` says why it was not.
+void Owner::end_loading(mail::QueueId id, mail::Message* message, const Status& status) {
+  const auto found = loading_.find(id);
+  const std::unique_ptr<Loading> loading = std::move(found->second);
+  loading_.erase(found);
+  for (Lent* delivery : loading->waiting) {
+    if (message != nullptr) {
+      hand_over(*delivery, *message);
+    } else {
+      not_lent(*delivery, status);
     }
   }
   for (const auto& failure : failures_) {
-    if (failure->id == id && failure->asked && failure->message == nullptr) {
-      failure->asked = false;
-      failure->unreadable = message == nullptr;
-      if (message != nullptr) message->location = failure->location;
+    if (failure->id != id || !failure->asked || failure->message != nullptr) continue;
+    failure->asked = false;
+    if (message != nullptr) {
+      attach(*failure, *message);
+    } else {
+      failure->unreadable = status;
     }
+  }
+}
+
+// Want of memory is no attempt; what cannot be read is tried again later, as disks and their controllers do err.
+void Owner::not_lent(Lent& delivery, const Status& status) {
+  if (status.code() != StatusCode::kResourceExhausted) {
+    const mail::Reply reply{0, {4, 3, 0}, "the message cannot be read back: " + std::string(message_of(status))};
+    for (const std::uint16_t recipient : delivery.work.recipients) {
+      delivery.outcomes.push_back({.recipient = recipient, .result = {mail::Outcome::deferred, reply}});
+    }
+  }
+  const mail::SiteId site = delivery.work.site;
+  const queue::ShardIndex executor = delivery.executor;
+  const bool pulled = delivery.pulled;
+  take_back(delivery);
+  user_.on_not_lent(site, executor, pulled);
+}
+
+void Owner::note_unreadable(mail::QueueId id, const Status& status) {
+  if (unreadable_.size() >= unreadable_max) unreadable_.clear();
+  if (!unreadable_.insert(id).second) return;
+  metrics_.spool_messages_quarantined.add();
+  user_.on_unreadable(id, status);
+}
+
+void Owner::stop_waiting() {
+  stopping_ = true;
+  for (const mail::QueueId id : std::exchange(hungry_, {})) {
+    end_loading(id, nullptr, error(StatusCode::kResourceExhausted, "no memory to read the message back"));
   }
 }
 
@@ -268,6 +322,9 @@ void Owner::defer_site(mail::SiteId site, const mail::Reply& reply) {
 bool Owner::work() {
   bool any = false;
   drain(nullptr);
+  if (!hungry_.empty() && loop_.now() >= read_again_at_) {
+    for (const mail::QueueId id : std::exchange(hungry_, {})) read(id, *loading_.at(id));
+  }
   if (!failures_stuck_) {
     for (std::size_t i = 0; i < failures_.size();) {
       if (advance(*failures_[i])) {
@@ -380,10 +437,7 @@ void Owner::fail(queue::Settlement& settlement, const egress::Delivery* delivery
     failure = failures_.back().get();
     failure->id = settlement.queue_id;
     failure->location = settlement.location;
-    if (mail::Message* message = store_.find(settlement.queue_id)) {
-      store_.lease(*message);
-      failure->message = message;
-    }
+    if (mail::Message* message = store_.find(settlement.queue_id)) attach(*failure, *message);
   }
   dsn::FailedRecipient& recipient = failure->recipients.emplace_back();
   recipient.index = settlement.recipient;
@@ -397,21 +451,28 @@ void Owner::fail(queue::Settlement& settlement, const egress::Delivery* delivery
   failure->last_of_message |= settlement.last_of_message;
 }
 
+void Owner::attach(Failure& failure, mail::Message& message) {
+  store_.lease(message);
+  failure.message = &message;
+  if (!message.spooled.empty()) failure.pin = logs_.find(message.location.log)->log().pin(message.location);
+}
+
 bool Owner::advance(Failure& failure) {
   LogDriver& driver = *logs_.find(failure.location.log);
   if (driver.log().failed()) return true;
   if (failure.asked) return false;
-  if (failure.message == nullptr && !failure.unreadable) {
+  // Nobody can be told: it stays in the spool, unsettled, for people or for the next start.
+  if (!failure.unreadable.ok()) return true;
+  if (failure.message == nullptr) {
     if (mail::Message* message = store_.find(failure.id)) {
-      store_.lease(*message);
-      failure.message = message;
+      attach(failure, *message);
     } else {
       failure.asked = true;
-      if (!loading_.contains(failure.id)) load(failure.id, failure.location);
+      (void)load(failure.id, failure.location);
       return false;
     }
   }
-  if (failure.message != nullptr && !failure.message->spooled.empty() && !failure.header_read) {
+  if (!failure.message->spooled.empty() && !failure.header_read) {
     const mail::SpooledPiece& first = failure.message->spooled.front();
     failure.asked = true;
     driver.read_chunk({.position = first.position, .bytes = first.bytes}, 0, *this, failure.id.value);
@@ -431,22 +492,19 @@ bool Owner::advance(Failure& failure) {
 bool Owner::write_failure(Failure& failure) {
   LogDriver& driver = *logs_.find(failure.location.log);
   spool::Log& log = driver.log();
-  std::optional<dsn::Notification> notification;
-  if (failure.message != nullptr) {
-    const mail::Message& message = *failure.message;
-    std::string content = std::move(failure.header);
-    if (message.spooled.empty()) {
-      content.resize(std::min<std::uint64_t>(
-          message.content.size(),
-          std::max<std::uint64_t>(snapshot_->dsn.returned_content_max, message.facts.header_bytes)));
-      message.content.copy_to(std::as_writable_bytes(std::span(content)));
-    }
-    notification = dsn::compose_failure(
-        message.envelope,
-        {.queue_id = message.id, .added_fields = message.added_fields, .content = content, .facts = message.facts},
-        failure.recipients, snapshot_->dsn, loop_.clocks().wall, random_);
-    failure.header = std::move(content);
+  const mail::Message& message = *failure.message;
+  std::string returned = std::move(failure.header);
+  if (message.spooled.empty()) {
+    returned.resize(std::min<std::uint64_t>(
+        message.content.size(),
+        std::max<std::uint64_t>(snapshot_->dsn.returned_content_max, message.facts.header_bytes)));
+    message.content.copy_to(std::as_writable_bytes(std::span(returned)));
   }
+  std::optional<dsn::Notification> notification = dsn::compose_failure(
+      message.envelope,
+      {.queue_id = message.id, .added_fields = message.added_fields, .content = returned, .facts = message.facts},
+      failure.recipients, snapshot_->dsn, loop_.clocks().wall, random_);
+  failure.header = std::move(returned);
   if (notification && !intake_.can_expect()) {
     failures_stuck_ = true;
     return false;
@@ -507,7 +565,10 @@ bool Owner::write_failure(Failure& failure) {
 }
 
 void Owner::end_failure(Failure& failure) {
-  if (failure.message != nullptr) store_.release(*failure.message);
+  if (failure.message != nullptr) {
+    logs_.find(failure.location.log)->log().unpin(failure.pin);
+    store_.release(*failure.message);
+  }
   if (failure.last_of_message) store_.drop(failure.id);
 }
 

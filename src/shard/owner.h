@@ -12,6 +12,7 @@
 #include <vector>
 
 #include <absl/container/flat_hash_map.h>
+#include <absl/container/flat_hash_set.h>
 
 #include <postern/dsn/composer.h>
 #include <postern/queue/owner_queue.h>
@@ -36,6 +37,9 @@ class OwnerUser {
   // The log would not take a settlement or a retry state: an alarm, as the recipient may be tried again after a
   // restart.
   virtual void on_record_lost(mail::QueueId id, const Status& status) = 0;
+  // The spool holds a message that cannot be read: an alarm, once per message. It is tried again until it expires;
+  // then it stays in the spool unsettled, for people, as nobody can tell its sender.
+  virtual void on_unreadable(mail::QueueId id, const Status& status) = 0;
 
  protected:
   ~OwnerUser() = default;
@@ -77,6 +81,10 @@ class Owner final : private ReadUser {
   bool work();
   // The logs have room again.
   void on_room();
+  // When work() is due though nothing happened: mail that waits for memory is read again.
+  [[nodiscard]] Instant next_deadline() const { return hungry_.empty() ? never : read_again_at_; }
+  // From now on nothing waits for memory: what does is given back, and is in the spool for the next start.
+  void stop_waiting();
 
   // Everything decided is in the logs' batches.
   [[nodiscard]] bool idle() const { return backlog_.empty() && failures_.empty(); }
@@ -97,9 +105,10 @@ class Owner final : private ReadUser {
     bool last_of_message = false;
     bool asked = false;  // for the message, its first chunk or a state
     bool header_read = false;
-    std::string header;  // of a message whose content is spooled: its first chunk
-    bool unreadable = false;
+    std::string header;                // of a message whose content is spooled: its first chunk
+    Status unreadable;                 // why the message cannot be loaded
     mail::Message* message = nullptr;  // under a lease
+    spool::Log::Pin pin;               // of its chunks
   };
   struct Backlogged {  // for room in the batches
     bool settled = false;
@@ -109,18 +118,28 @@ class Owner final : private ReadUser {
     mail::Outcome outcome = mail::Outcome::relayed;
     std::string state;
   };
+  // A message being read back, for deliveries, for its failure, or for both.
   struct Loading {
+    mail::Location location;  // where it is now
+    mail::Location asked;     // where it is being read
     std::vector<Lent*> waiting;
   };
+  static constexpr Duration hunger_interval = std::chrono::milliseconds(100);
+  static constexpr std::size_t unreadable_max = 4096;  // told of once; beyond, perhaps again
 
-  void on_message_read(std::uint64_t cookie, const StatusOr<spool::MessageView>& message) override;
+  void on_message_read(std::uint64_t cookie, const StatusOr<spool::MessageView>& view) override;
   void on_chunk_read(std::uint64_t cookie, const StatusOr<Bytes>& chunk) override;
   void on_state_read(std::uint64_t cookie, const StatusOr<Bytes>& state) override;
 
   [[nodiscard]] Lent& new_delivery();
   void hand_over(Lent& delivery, mail::Message& message);
   void free_delivery(Lent& delivery);
-  void load(mail::QueueId id, mail::Location location);
+  [[nodiscard]] Loading& load(mail::QueueId id, mail::Location location);
+  void read(mail::QueueId id, Loading& loading);
+  void end_loading(mail::QueueId id, mail::Message* message, const Status& status);
+  void not_lent(Lent& delivery, const Status& status);
+  void note_unreadable(mail::QueueId id, const Status& status);
+  void attach(Failure& failure, mail::Message& message);
   [[nodiscard]] StatusOr<std::unique_ptr<mail::Message>> rebuild(mail::QueueId id, const spool::MessageView& view);
   void enqueue(const mail::Message& message, std::span<const queue::NewRecipient> recipients);
   [[nodiscard]] std::string destination_text(const mail::PathView& path) const;
@@ -154,7 +173,11 @@ class Owner final : private ReadUser {
   std::vector<std::unique_ptr<Lent>> deliveries_;  // all ever made
   std::vector<Lent*> free_deliveries_;
   std::size_t lent_count_ = 0;
-  absl::flat_hash_map<mail::QueueId, Loading> loading_;
+  absl::flat_hash_map<mail::QueueId, std::unique_ptr<Loading>> loading_;
+  std::vector<mail::QueueId> hungry_;  // of loading_: there was no memory to read them back
+  Instant read_again_at_ = never;
+  bool stopping_ = false;
+  absl::flat_hash_set<mail::QueueId> unreadable_;  // those told of
   std::deque<Backlogged> backlog_;
   std::deque<std::unique_ptr<Failure>> failures_;  // in the order in which they came
   bool failures_stuck_ = false;                    // for room; until on_room()

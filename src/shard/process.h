@@ -4,6 +4,7 @@
 
 #include <atomic>
 #include <cstdint>
+#include <functional>
 #include <memory>
 
 #include <postern/base/memory_budget.h>
@@ -39,8 +40,9 @@ struct Process {
   std::atomic<std::uint32_t> recovered{0};
   // Stop: shards that have nothing in flight any more. Each counts itself once.
   std::atomic<std::uint32_t> quiet{0};
-  // The process must end with this code: 74 after a failed disk. 0: it need not.
+  // The process must end with this code: 74 after a failed disk. 0: it need not. Whoever sets it calls on_failure().
   std::atomic<int> exit_code{0};
+  std::function<void()> on_failure;  // from any shard's thread; does not block
 };
 
 }  // namespace postern::shard

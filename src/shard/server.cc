@@ -108,6 +108,7 @@ StatusOr<std::unique_ptr<Server>> Server::start(Setup setup) {
   const Options& options = *setup.options;
   std::unique_ptr<Server> server(new Server());
   server->options_ = setup.options;
+  server->data_dir_ = options.data_dir;
   server->log_ = &setup.log;
 
   std::vector<std::unique_ptr<io::Loop>> loops;
@@ -136,6 +137,7 @@ StatusOr<std::unique_ptr<Server>> Server::start(Setup setup) {
   server->process_ = std::make_unique<Process>(memory_options(options), options.limits.connections,
                                                options.limits.connections_per_peer, seeds.peers, cache,
                                                static_cast<queue::ShardIndex>(options.shards), setup.log);
+  server->process_->on_failure = std::move(setup.on_failure);
   StatusOr<std::unique_ptr<EventLog>> events =
       EventLog::start({.path = options.event_log.path,
                        .shards = options.shards,
@@ -163,7 +165,7 @@ StatusOr<std::unique_ptr<Server>> Server::start(Setup setup) {
   for (std::uint32_t i = 0; i < options.shards; ++i) {
     Shard* const shard = server->shards_[i].get();
     Server* const self = server.get();
-    server->threads_.emplace_back([&, shard, self, on_failure = setup.on_failure] {
+    server->threads_.emplace_back([&, shard, self] {
       shard->run([&](const Status& status) {
         const std::lock_guard lock(mutex);
         ++started;
@@ -171,7 +173,6 @@ StatusOr<std::unique_ptr<Server>> Server::start(Setup setup) {
         changed.notify_one();
       });
       --self->running_;
-      if (self->process_->exit_code.load() != 0 && on_failure) on_failure();
     });
     const std::string name = "shard" + std::to_string(i);
     pthread_setname_np(server->threads_.back().native_handle(), name.c_str());
@@ -232,7 +233,7 @@ MetricsSum Server::metrics() {
   sum.events_dropped = process_->event_log->dropped();
   sum.shards = shards_.size();
   std::error_code failure;
-  const std::filesystem::space_info space = std::filesystem::space(options_->data_dir, failure);
+  const std::filesystem::space_info space = std::filesystem::space(data_dir_, failure);
   if (!failure) sum.spool_free_bytes = space.available;
   return sum;
 }

@@ -6,6 +6,7 @@
 #include <atomic>
 #include <functional>
 #include <memory>
+#include <string>
 #include <string_view>
 #include <thread>
 #include <vector>
@@ -28,8 +29,8 @@ class Server final : public MetricsSource {
     OperatorLog& log;  // outlives the server
     // The I/O backend, once per shard.
     std::function<StatusOr<std::unique_ptr<io::Loop>>()> make_loop;
-    // The process should end: a disk failed. Called once, from a shard's thread, soon after exit_code() became
-    // non-zero.
+    // The process should end: a disk failed. Called once, from a shard's thread, right after exit_code() became
+    // non-zero; must not block. May come before start() has returned.
     std::function<void()> on_failure;
   };
   // Recovers the spool, and returns once all listeners are open. kFailedPrecondition: io_uring; kAlreadyExists: an
@@ -59,7 +60,8 @@ class Server final : public MetricsSource {
  private:
   Server() = default;
 
-  OptionsSnapshot options_;
+  OptionsSnapshot options_;  // of the control thread
+  std::string data_dir_;     // never changes while running
   OperatorLog* log_ = nullptr;
   std::uint64_t site_seed_ = 0;
   std::unique_ptr<Process> process_;

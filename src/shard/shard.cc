@@ -195,6 +195,7 @@ void Shard::take_orders() {
     ingress_.stop_accepting();
     ingress_.shut_down();
     egress_.close_all_idle();
+    owner_.stop_waiting();
     for (const auto& driver : logs_.all()) driver->stop_waiting();
   }
   stop_deadline_ = std::min(stop_deadline_, deadline);
@@ -302,7 +303,7 @@ void Shard::work() {
 Instant Shard::next_deadline() {
   if (work_left_ || mailbox_.pending()) return Instant::min();
   Instant deadline = std::min({timers_.next_expiry(), resolver_->next_deadline(), queue_.next_deadline(),
-                               slots_.next_deadline(), broker_.next_deadline(), next_second_});
+                               slots_.next_deadline(), broker_.next_deadline(), owner_.next_deadline(), next_second_});
   for (const auto& driver : logs_.all()) deadline = std::min(deadline, driver->next_deadline());
   if (phase_ >= Phase::stopping) deadline = std::min({deadline, stop_deadline_, flush_deadline_});
   // Letters that found a mailbox full are offered again soon; connections that wait for memory, too.
@@ -508,6 +509,12 @@ void Shard::on_record_lost(mail::QueueId id, const Status& status) {
       "message " + id.to_string() + ": the spool refused its settlement: " + std::string(message_of(status)));
 }
 
+void Shard::on_unreadable(mail::QueueId id, const Status& status) {
+  say(Severity::error, "message " + id.to_string() +
+                           " cannot be read back; it is tried again until it expires, and then stays in the spool: " +
+                           std::string(message_of(status)));
+}
+
 // --- egress::EgressUser ----------------------------------------------------------------------------------------------
 
 void Shard::on_outcomes(egress::Delivery& delivery) {
@@ -601,6 +608,7 @@ void Shard::on_log_failed(LogDriver& /*driver*/, const Status& status) {
     say(Severity::error, std::string(message_of(status)) +
                              "; no mail is accepted any more. What was accepted is in the spool and is taken up again "
                              "at the next start: see to the disk, then start again");
+    if (process_.on_failure) process_.on_failure();
   }
 }
 

@@ -120,8 +120,8 @@ class Shard final : private io::Sink,
   // --- OwnerUser
   void on_lent(egress::Delivery& delivery) override;
   void on_not_lent(mail::SiteId site, queue::ShardIndex executor, bool pulled) override;
-
   void on_record_lost(mail::QueueId id, const Status& status) override;
+  void on_unreadable(mail::QueueId id, const Status& status) override;
 
   // --- egress::EgressUser
   void on_outcomes(egress::Delivery& delivery) override;

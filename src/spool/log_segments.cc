@@ -77,6 +77,7 @@ void Log::push_summary(Segment& segment) {
   footer.oldest = oldest_;
   footer.end = segment.end;
   footer.entries_bytes = static_cast<std::uint32_t>(entries.size());
+  if (segment.set_aside) footer.flags |= SummaryFooter::set_aside;
   footer.checksum = segment.checksum.of(
       {reinterpret_cast<const std::byte*>(&footer) + sizeof footer.checksum, sizeof footer - sizeof footer.checksum});
   Write write;
@@ -144,8 +145,9 @@ void Log::advance_oldest() {
       if (entry.moved) forward_.erase(gone->position_of(entry));
     }
     oldest_ = index_.segment(0).sequence;
-    if (gone->set_aside) continue;
-    if (gone->bytes == options_.segment_bytes) {
+    if (gone->set_aside) {
+      damaged_.emplace_back(gone->slot, gone->sequence);
+    } else if (gone->bytes == options_.segment_bytes) {
       retired_.emplace_back(gone->slot, gone->sequence);
     } else {
       misfits_.emplace_back(gone->slot, gone->sequence);
@@ -164,6 +166,10 @@ void Log::retire() {
       to_remove_.push_back(slot);
     }
   }
+  while (!damaged_.empty() && damaged_.front().second < durable_oldest_) {
+    to_set_aside_.push_back(damaged_.front());
+    damaged_.pop_front();
+  }
   while (!misfits_.empty() && misfits_.front().second < durable_oldest_) {
     to_remove_.push_back(misfits_.front().first);
     misfits_.pop_front();
@@ -177,6 +183,11 @@ std::optional<SlotRequest> Log::take_slot_request() {
     request.kind = SlotRequest::Kind::remove;
     request.slot = to_remove_.front();
     to_remove_.pop_front();
+  } else if (!to_set_aside_.empty()) {
+    request.kind = SlotRequest::Kind::set_aside;
+    request.slot = to_set_aside_.front().first;
+    request.new_path = damaged_path(log_, to_set_aside_.front().second);
+    to_set_aside_.pop_front();
   } else {
     const std::size_t wanted = options_.reserved_segments + options_.spare_segments + (active_ == nullptr ? 1 : 0);
     if (free_.size() >= wanted || !may_create()) return std::nullopt;
@@ -192,7 +203,7 @@ std::optional<SlotRequest> Log::take_slot_request() {
 void Log::on_slot_done(Slot slot, const Status& status) {
   POSTERN_CHECK(slot_taken_);
   slot_taken_ = false;
-  if (slot_kind_ == SlotRequest::Kind::remove) return;  // a file that could not be unlinked is met at the next start
+  if (slot_kind_ != SlotRequest::Kind::create) return;  // a file that is still there is met at the next start
   if (status.ok()) {
     free_.push_back(slot);
   } else {

@@ -266,6 +266,7 @@ void Recovery::on_entries() {
     return;
   }
   result_.oldest = std::max(result_.oldest, footer_.oldest);
+  segment_->set_aside = (footer_.flags & SummaryFooter::set_aside) != 0;
   segment_->sealed = segment_->seal_durable = true;
   segment_->notes = {};
   end_segment();
@@ -461,6 +462,7 @@ bool Recovery::salvage() {
   result_.report.alarm(place_text(result_.log, *segment_, *gap_from_) + ": " +
                        std::to_string(salvage_to_ - *gap_from_) +
                        " bytes of the log are damaged; messages in them that are whole were kept");
+  segment_->set_aside = true;
   segment_->end = std::max(segment_->end, salvage_to_);
   salvaging_ = false;
   gap_from_.reset();

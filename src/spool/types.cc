@@ -24,6 +24,7 @@ std::optional<std::uint32_t> parse_hex(std::string_view text) {
 }
 
 constexpr std::string_view extension = ".seg";
+constexpr std::string_view damaged_prefix = "damaged-";
 constexpr std::size_t slot_digits = 8;
 constexpr std::size_t log_digits = 3;
 
@@ -63,6 +64,19 @@ std::string slot_path(std::uint16_t log, Slot slot) {
   path += hex(slot.value, slot_digits);
   path += extension;
   return path;
+}
+
+std::string damaged_path(std::uint16_t log, std::uint64_t sequence) {
+  std::string path = log_directory(log);
+  path += '/';
+  path += damaged_prefix;
+  path += std::to_string(sequence);
+  path += extension;
+  return path;
+}
+
+bool is_damaged_name(std::string_view name) {
+  return name.starts_with(damaged_prefix) && name.ends_with(extension);
 }
 
 std::optional<Slot> parse_slot_name(std::string_view name) {

@@ -67,8 +67,34 @@ TEST_F(Store, ADropIsTakenBackWhenTheMessageIsWantedAgain) {
   store.lease(*message);
   store.drop({1});
   EXPECT_EQ(store.find({1}), message);
+  store.lease(*message);
+  store.release(*message);
   store.release(*message);
   EXPECT_EQ(store.find({1}), message);
+}
+
+TEST_F(Store, ADetachedMessageStaysForItsLeasesOnlyAndAnotherMayTakeItsPlace) {
+  mail::Message* const before = keep(1, 100);
+  store.lease(*before);
+  store.lease(*before);
+  store.detach({1});
+  EXPECT_EQ(store.find({1}), nullptr);
+  mail::Message* const after = keep(1, 100);
+  store.lease(*after);
+  store.release(*before);
+  EXPECT_EQ(before->id.value, 1u);
+  store.release(*before);
+  store.release(*after);
+  EXPECT_EQ(store.find({1}), after);
+  store.drop({1});
+  EXPECT_EQ(store.used_bytes(), 0u);
+}
+
+TEST_F(Store, DetachingWhatHasNoLeaseDropsIt) {
+  (void)keep(1, 100);
+  store.detach({1});
+  EXPECT_EQ(store.find({1}), nullptr);
+  EXPECT_EQ(store.used_bytes(), 0u);
 }
 
 TEST_F(Store, AllMemoryComesBack) {

@@ -100,7 +100,8 @@ void Rig::serve_slots() {
     log_->add_key(key);
   }
   while (const auto request = log_->take_slot_request()) {
-    if (request->kind == SlotRequest::Kind::remove) {
+    if (request->kind == SlotRequest::Kind::set_aside) set_aside.push_back(request->new_path);
+    if (request->kind != SlotRequest::Kind::create) {
       disk_.files.erase(request->slot.value);
       log_->on_slot_done(request->slot, OkStatus());
       continue;

@@ -81,6 +81,7 @@ class Rig {
   std::vector<Moved> moved;
   std::uint64_t free_bytes = UINT64_MAX;
   bool fail_creates = false;
+  std::vector<std::string> set_aside;  // the new paths, in order
   Random& random() { return random_; }
   RecoveryReport report;
   std::map<std::uint64_t, mail::Location> locations_;  // of what append() appended, kept current

@@ -137,6 +137,33 @@ TEST(Recovery, DamageBeforeAValidBatchIsAnAlarmAndTheRestIsKept) {
   EXPECT_EQ(ids_of(rig.replay()), ids);
 }
 
+TEST(Recovery, ADamagedSegmentIsPutAwayForPeopleAndNotRecycled) {
+  Rig rig(Rig::small());
+  rig.start();
+  const mail::QueueId hit = rig.append(filler(1000, 1));
+  rig.write_all();
+  const mail::QueueId after = rig.append(filler(1000, 2));
+  rig.write_all();
+  rig.disk().files.at(0)[offset_of(rig.locate(hit).position) + 500] ^= std::byte{0x20};
+  rig.crash();
+  // The second start knows it from the summary that the first has made.
+  for (int i = 0; i < 2; ++i) {
+    rig.start();
+    ASSERT_EQ(ids_of(rig.replay()), std::vector{after});
+    rig.crash();
+  }
+  rig.start();
+  ASSERT_EQ(ids_of(rig.replay()), std::vector{after});
+  ASSERT_TRUE(rig.log().append_settlement(rig.locate(after), after, 0, mail::Outcome::relayed, {}).ok());
+  for (std::uint64_t i = 0; i < 300; ++i) {
+    const mail::QueueId id = rig.append(filler(3000, i));
+    ASSERT_TRUE(rig.log().append_settlement(rig.locate(id), id, 0, mail::Outcome::relayed, {}).ok());
+    rig.run();
+  }
+  EXPECT_GT(rig.log().figures().segments_recycled, 0u);
+  EXPECT_EQ(rig.set_aside, std::vector<std::string>{damaged_path(rig.log().log(), 1)});
+}
+
 TEST(Recovery, UnreadableBlocksCostWhatIsInThem) {
   Rig rig(Rig::small());
   rig.start();

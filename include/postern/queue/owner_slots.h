@@ -2,8 +2,9 @@
 // of the sites' homes, and what to give back. SlotBroker is its counterpart and says how the two kinds of paths differ.
 //
 // A slot is held as long as a delivery or an open connection uses it: without work its connection idles for the pool's
-// idle time and then closes, and the slot goes home. The driver feeds it from OwnerQueue::take_notice(), from mailboxes
-// and from its deliveries.
+// idle time and then closes, and the slot goes home. When others wait for it, it goes once it has not been needed for
+// idle_window; at once it would go back and forth between shards that are both busy, and each time a connection with
+// it. The driver feeds it from OwnerQueue::take_notice(), from mailboxes and from its deliveries.
 #pragma once
 
 #include <algorithm>
@@ -40,6 +41,8 @@ class OwnerSlots {
   // Notice, SlotRequest and SlotReturn go to home_of(site).
   using Output = std::variant<Start, CloseIdle, Notice, SlotRequest, SlotReturn>;
 
+  static constexpr Duration idle_window = std::chrono::milliseconds(100);
+
   explicit OwnerSlots(ShardIndex self) : self_(self) {}
 
   // There is ready work for `site` (OwnerQueue::take_notice()).
@@ -69,7 +72,7 @@ class OwnerSlots {
 
   // --- outputs, in order; at most 4 by one input and path
   [[nodiscard]] std::optional<Output> take_output();
-  [[nodiscard]] Instant next_deadline() const;  // ends of holds; `never` when there is none
+  [[nodiscard]] Instant next_deadline() const;  // ends of holds and windows; `never` when there is none
   void on_deadline(Instant now);
 
   [[nodiscard]] std::uint32_t slots_held(SiteId site) const;
@@ -86,18 +89,22 @@ class OwnerSlots {
     bool told_idle = false;      // SlotRecall::idle holds
     bool asked = false;          // the home has been told and has not answered
     PathBackoff backoff{};
+    // While others wait: the fewest idle connections since the window began, and its end (`never`: no window).
+    std::uint32_t unused_min = 0;
+    Instant window_end = never;
     Instant timer = never;  // its entry in timers_
   };
 
   // Connections that are open or may be opened for what has been started: at most `granted`.
   [[nodiscard]] static std::uint32_t in_use(const Path& path) { return path.busy + std::max(path.starting, path.idle); }
+  [[nodiscard]] static std::uint32_t unused_for_long(Path& path, std::uint32_t unused, Instant now);
   // Starts what can start, asks for what is missing, returns what is not used; then drops an empty record.
   void settle(SiteId site, Path& path, Instant now);
   void set_timer(SiteId site, Path& path, Instant at);
 
   ShardIndex self_;
   absl::flat_hash_map<SiteId, Path> paths_;
-  std::set<std::pair<Instant, SiteId>> timers_;  // at most one per path that failed lately
+  std::set<std::pair<Instant, SiteId>> timers_;  // at most one per path that failed lately or has unused slots
   Fifo<Output> outputs_;
 };
 

@@ -131,7 +131,10 @@ struct SummaryFooter {
   std::uint32_t magic = 0x314D5553;  // "SUM1"
   std::uint32_t entries_bytes = 0;   // they start at segment_bytes − block_bytes − ⌈entries_bytes⌉ to blocks
   std::uint32_t entries = 0;
-  std::array<std::uint32_t, 3> reserved{};
+  std::uint32_t flags = 0;
+  std::array<std::uint32_t, 2> reserved{};
+
+  static constexpr std::uint32_t set_aside = 1;  // holds what could not be read: never recycled
 };
 static_assert(sizeof(SummaryFooter) == 64);
 

@@ -298,7 +298,9 @@ class Log {
   std::deque<Slot> free_;
   std::deque<std::pair<Slot, std::uint64_t>> retired_;  // slot, sequence: free once durable_oldest_ is above it
   std::deque<std::pair<Slot, std::uint64_t>> misfits_;  // the same for files of another size: to be removed
+  std::deque<std::pair<Slot, std::uint64_t>> damaged_;  // the same for what could not be read: to be set aside
   std::deque<Slot> to_remove_;
+  std::deque<std::pair<Slot, std::uint64_t>> to_set_aside_;
   bool slot_taken_ = false;
   SlotRequest::Kind slot_kind_ = SlotRequest::Kind::create;
   bool create_failed_ = false;

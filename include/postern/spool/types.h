@@ -124,10 +124,13 @@ struct SlotRequest {
     create,
     // Close and unlink the file. Nothing refers to it any more.
     remove,
+    // Close and rename the file to `new_path`, fsync the directory: it holds what could not be read, for people.
+    set_aside,
   };
   Kind kind = Kind::create;
   Slot slot;
-  std::string path;  // relative to data_dir
+  std::string path;      // relative to data_dir
+  std::string new_path;  // set_aside: the same
   std::uint64_t bytes = 0;
 };
 
@@ -135,6 +138,9 @@ struct SlotRequest {
 [[nodiscard]] std::string log_directory(std::uint16_t log);
 // "logs/00a/0000002a.seg".
 [[nodiscard]] std::string slot_path(std::uint16_t log, Slot slot);
+// "logs/00a/damaged-17.seg": what was segment 17, set aside.
+[[nodiscard]] std::string damaged_path(std::uint16_t log, std::uint64_t sequence);
+[[nodiscard]] bool is_damaged_name(std::string_view name);
 // The slot of a file name that slot_path() made ("0000002a.seg"); nullopt: not one of ours.
 [[nodiscard]] std::optional<Slot> parse_slot_name(std::string_view name);
 // The log of a directory name that log_directory() made ("00a"); nullopt: not one of ours.
