@@ -37,15 +37,6 @@ egress::EgressOptions egress_options(const Options& options) {
   return made;
 }
 
-spool::Options spool_options(const Options& options) {
-  spool::Options made;
-  made.segment_bytes = options.spool.segment_bytes;
-  made.batch_bytes_max = std::min<std::size_t>(1u << 20, options.spool.segment_bytes / 8 / 4096 * 4096);
-  made.inline_content_max = std::min<std::size_t>(made.inline_content_max, made.batch_bytes_max / 2);
-  made.min_free_bytes = options.spool.min_free_bytes;
-  return made;
-}
-
 ingress::IngressOptions ingress_options(const Options& options) {
   ingress::IngressOptions made;
   made.connections_max = options.limits.connections;
