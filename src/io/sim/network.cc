@@ -71,6 +71,8 @@ std::size_t Stream::send(std::string_view bytes) {
 void Stream::send_end() {
   if (state_ != State::open || end_sent_) return;
   end_sent_ = true;
+  if (outgoing_) world_.network().count_down(*this);
+  outgoing_ = false;
   if (const StreamPtr other = other_.lock()) {
     other->arrive({.when = world_.network().arrival(local_, remote_), .bytes = {}, .end = true});
   }

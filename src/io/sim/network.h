@@ -176,7 +176,7 @@ class Network {
   [[nodiscard]] StreamPtr make(const Address& remote, const Address& source);
   void connect(const StreamPtr& stream, const Address& remote);
 
-  // Connections that loops of the process hold or try to `remote`, the closed ones no longer.
+  // Connections that loops of the process hold or try to `remote`; those no longer that it has closed or ended (FIN).
   [[nodiscard]] std::size_t outgoing(const Address& remote) const;
   // Told when that number grew.
   std::function<void(const Address& remote, std::size_t count)> on_outgoing;
