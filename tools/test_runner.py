@@ -244,6 +244,15 @@ def check_layers(results):
         results.add(f"static/{name}", "passed" if status == 0 else "failed", output)
 
 
+# No room but io's kernel side calls the kernel, a clock or a thread: in the objects that the unit stage has built.
+def check_symbols(results):
+    script = os.path.join(ROOT, "tools", "check_symbols.py")
+    folder = os.path.join(ROOT, "build", "debug")
+    for name, arguments in (("symbols-self-test", ["--self-test"]), ("symbols", [folder])):
+        status, output = run([sys.executable, script, *arguments])
+        results.add(f"static/{name}", "passed" if status == 0 else "failed", output)
+
+
 def check_format(results):
     files = list(sources("include", "src", "tests", "bench", "fuzz", "tools"))
     status, output = run(["clang-format-19", "--dry-run", "-Werror", *files])
@@ -410,6 +419,9 @@ def main():
         with Stage(results, "layers"):
             check_layers(results)
     if "static" in stages:
+        with Stage(results, "symbols"):
+            if build(results, "debug"):
+                check_symbols(results)
         with Stage(results, "format"):
             check_format(results)
         with Stage(results, "manual pages and unit file"):

@@ -15,6 +15,8 @@ constexpr std::size_t line_bytes_max = 998;     // [RFC 5322 §2.1.1], without C
 constexpr std::size_t address_bytes_max = 400;  // of an address as shown: 256 of a path, and room for escapes
 constexpr std::size_t host_bytes_max = 255;
 constexpr std::size_t reply_bytes_max = 512;
+// Of a notification without what it says of recipients and returns: fixed words, our name a few times, an envelope id.
+constexpr std::size_t own_bytes_max = 6144;
 static_assert(std::string_view("    The next hop ").size() + host_bytes_max + reply_bytes_max + 20 < line_bytes_max);
 
 bool is_ascii(std::string_view text) {
@@ -144,12 +146,12 @@ void append_lines(std::string& out, std::string_view text, bool dot_stuffed) {
 }
 
 // The header section of the original, cut behind a whole line to what may be returned.
-std::string_view bounded_header(const Original& original, const Options& options) {
+std::string_view bounded_header(const Original& original, std::size_t bytes_max) {
   std::string_view header = original.content.substr(
       0, static_cast<std::size_t>(std::min<std::uint64_t>(original.facts.header_bytes, original.content.size())));
-  if (header.size() <= options.returned_header_max) return header;
-  const std::size_t end = header.substr(0, options.returned_header_max).rfind("\r\n");
-  return header.substr(0, end == std::string_view::npos ? options.returned_header_max : end + 2);
+  if (header.size() <= bytes_max) return header;
+  const std::size_t end = header.substr(0, bytes_max).rfind("\r\n");
+  return header.substr(0, end == std::string_view::npos ? bytes_max : end + 2);
 }
 
 std::string random_hex(Random& random) {
@@ -205,22 +207,32 @@ std::optional<Notification> compose_failure(const mail::Envelope& envelope, cons
     POSTERN_CHECK(one.index < envelope.recipient_count());
     const mail::RecipientView recipient = envelope.recipient(one.index);
     if (!wants_failure_report(recipient)) continue;
-    if (reported == options.recipients_max) {
+    // Half of the room is for them, however long the next hops' words are; the first is always told of.
+    const std::size_t text_before = text.size();
+    const std::size_t fields_before = fields.size();
+    append_recipient_text(text, recipient.forward_path.text, one);
+    append_recipient_fields(fields, recipient, one);
+    const bool too_much = reported > 0 && text.size() + fields.size() > options.bytes_max / 2;
+    if (reported == options.recipients_max || too_much) {
+      text.resize(text_before);
+      fields.resize(fields_before);
       ++left_out;
       continue;
     }
     ++reported;
-    append_recipient_text(text, recipient.forward_path.text, one);
-    append_recipient_fields(fields, recipient, one);
   }
   if (reported == 0) return std::nullopt;
   if (left_out > 0) text += fmt::format("and {} recipients more.\r\n\r\n", left_out);
 
-  const bool whole =
-      returns_content(envelope, original.facts, options) && original.content.size() == original.facts.size;
+  // For the original there is what the parts before leave; folding makes a line longer by 3 bytes in 998.
+  const std::size_t taken = own_bytes_max + text.size() + fields.size() + original.added_fields.size();
+  const std::size_t room = options.bytes_max > taken ? (options.bytes_max - taken) / 64 * 63 : 0;
+  const bool whole = returns_content(envelope, original.facts, options) &&
+                     original.content.size() == original.facts.size && original.content.size() <= room;
   std::string returned;
   append_lines(returned, original.added_fields, false);
-  append_lines(returned, whole ? original.content : bounded_header(original, options),
+  append_lines(returned,
+               whole ? original.content : bounded_header(original, std::min(options.returned_header_max, room)),
                original.facts.form == mail::ContentForm::dot_stuffed);
   const bool eight_bit = !is_ascii(returned);
   const bool global = eight_bit && envelope.head.smtp_utf8;  // [RFC 6533 §5]

@@ -163,7 +163,9 @@ void OwnerSlots::settle(SiteId site, Path& path, Instant now) {
   const Instant forget_at = path.backoff.probing() ? path.backoff.hold_until() + PathBackoff::hold_max : now;
   Instant timer = held ? path.backoff.hold_until() : forget_at;
   if (timer <= now) timer = never;
-  if (path.granted == running) path.window_end = never;
+  // A window that nobody looked at when it ended (there is work again, but one delivery probes the path first) is over:
+  // its end as a timer would be due for ever.
+  if (path.granted == running || path.window_end <= now) path.window_end = never;
   set_timer(site, path, std::min(timer, path.window_end));
   if (path.timer == never && path.granted == 0 && !path.ready && !path.asked) paths_.erase(site);
 }

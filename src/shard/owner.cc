@@ -232,6 +232,8 @@ void Owner::end_loading(mail::QueueId id, mail::Message* message, const Status& 
   const auto found = loading_.find(id);
   const std::unique_ptr<Loading> loading = std::move(found->second);
   loading_.erase(found);
+  // A delivery that ends at once (no descriptor for its connection) must not take the message from those behind it.
+  if (message != nullptr) store_.lease(*message);
   for (Lent* delivery : loading->waiting) {
     if (message != nullptr) {
       hand_over(*delivery, *message);
@@ -248,6 +250,7 @@ void Owner::end_loading(mail::QueueId id, mail::Message* message, const Status& 
       failure->unreadable = status;
     }
   }
+  if (message != nullptr) store_.release(*message);
 }
 
 // Want of memory is no attempt; what cannot be read is tried again later, as disks and their controllers do err.

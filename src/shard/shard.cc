@@ -37,15 +37,6 @@ egress::EgressOptions egress_options(const Options& options) {
   return made;
 }
 
-spool::Options spool_options(const Options& options) {
-  spool::Options made;
-  made.segment_bytes = options.spool.segment_bytes;
-  made.batch_bytes_max = std::min<std::size_t>(1u << 20, options.spool.segment_bytes / 8 / 4096 * 4096);
-  made.inline_content_max = std::min<std::size_t>(made.inline_content_max, made.batch_bytes_max / 2);
-  made.min_free_bytes = options.spool.min_free_bytes;
-  return made;
-}
-
 ingress::IngressOptions ingress_options(const Options& options) {
   ingress::IngressOptions made;
   made.connections_max = options.limits.connections;
@@ -206,23 +197,28 @@ void Shard::take_orders() {
 // --- the loop --------------------------------------------------------------------------------------------------------
 
 void Shard::run(Started started) {
+  begin(std::move(started));
+  while (!done()) step();
+}
+
+void Shard::begin(Started started) {
   started_ = std::move(started);
   for (const auto& driver : logs_.all()) driver->start();
-  std::size_t completions = 0;
   dns_reader_.online();
-  while (phase_ != Phase::done) {
-    const Instant deadline = next_deadline();
-    // A shard that may sleep must not keep the cache from giving memory back.
-    if (deadline > loop_->now()) {
-      dns_reader_.offline();
-    } else {
-      dns_reader_.quiescent();
-    }
-    completions = loop_->run_once(*this, deadline);
-    if (!dns_reader_.is_online()) dns_reader_.online();
-    turn(completions > 0);
+}
+
+void Shard::step() {
+  const Instant deadline = next_deadline();
+  // A shard that may sleep must not keep the cache from giving memory back.
+  if (deadline > loop_->now()) {
+    dns_reader_.offline();
+  } else {
+    dns_reader_.quiescent();
   }
-  dns_reader_.offline();
+  const std::size_t completions = loop_->run_once(*this, deadline);
+  if (!dns_reader_.is_online()) dns_reader_.online();
+  turn(completions > 0);
+  if (done()) dns_reader_.offline();
 }
 
 void Shard::on_completion(const io::Completion& completion) {

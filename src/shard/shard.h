@@ -59,8 +59,13 @@ class Shard final : private io::Sink,
   explicit Shard(Setup setup);
   ~Shard();
 
-  // The thread's body: returns when the stop is complete.
+  // The thread's body: returns when the stop is complete. The same as begin(), and step() until done().
   void run(Started started);
+  void begin(Started started);
+  // One turn; waits in the loop until turn_due() at the latest.
+  void step();
+  [[nodiscard]] Instant turn_due() { return next_deadline(); }
+  [[nodiscard]] bool done() const { return phase_ == Phase::done; }
 
   // Behind run(): nothing is pending in the kernel that refers to this shard. Else it must outlive its loop: leak it,
   // the process ends.

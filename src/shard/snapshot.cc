@@ -1,8 +1,18 @@
 #include "shard/snapshot.h"
 
+#include <algorithm>
 #include <utility>
 
 namespace postern::shard {
+
+spool::Options spool_options(const Options& options) {
+  spool::Options made;
+  made.segment_bytes = options.spool.segment_bytes;
+  made.batch_bytes_max = std::min<std::size_t>(1u << 20, options.spool.segment_bytes / 8 / 4096 * 4096);
+  made.inline_content_max = std::min<std::size_t>(made.inline_content_max, made.batch_bytes_max / 2);
+  made.min_free_bytes = options.spool.min_free_bytes;
+  return made;
+}
 
 StatusOr<SnapshotPtr> Snapshot::make(const OptionsSnapshot& options, std::uint64_t site_seed) {
   auto made = std::make_shared<Snapshot>();
@@ -43,6 +53,7 @@ StatusOr<SnapshotPtr> Snapshot::make(const OptionsSnapshot& options, std::uint64
   made->resolution.site_seed = site_seed;
 
   made->dsn.hostname = options->hostname;
+  made->dsn.bytes_max = spool_options(*options).inline_content_max;
   return SnapshotPtr(std::move(made));
 }
 

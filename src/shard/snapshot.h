@@ -10,6 +10,7 @@
 #include <postern/route/resolution.h>
 #include <postern/route/route_table.h>
 #include <postern/smtp/server_options.h>
+#include <postern/spool/types.h>
 
 #include "ingress/ingress.h"
 #include "shard/options.h"
@@ -28,6 +29,9 @@ struct Snapshot {
   [[nodiscard]] static StatusOr<std::shared_ptr<const Snapshot>> make(const OptionsSnapshot& options,
                                                                       std::uint64_t site_seed);
 };
+
+// What the configuration means for every log.
+[[nodiscard]] spool::Options spool_options(const Options& options);
 
 using SnapshotPtr = std::shared_ptr<const Snapshot>;
 

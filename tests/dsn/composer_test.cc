@@ -301,6 +301,28 @@ TEST(Composer, ManyRecipientsAreBounded) {
   EXPECT_THAT(dsn->content, AllOf(HasSubstr("user2@"), Not(HasSubstr("user3@")), HasSubstr("and 7 recipients more.")));
 }
 
+TEST(Composer, LongWordsOfManyNextHopsStayWithinTheBound) {
+  for (const std::size_t bytes_max : {std::size_t{16} << 10, std::size_t{128} << 10}) {
+    Case c;
+    c.options.bytes_max = bytes_max;
+    std::string content = "Subject: long\r\n";
+    for (int i = 0; i < 60; ++i) content.append("X-Long: ").append(1'000, 'x').append("\r\n");
+    c.set_content(content + "\r\nbody\r\n");
+    for (int i = 0; i < 1000; ++i) {
+      std::string address = "recipient-";
+      address.append(std::to_string(i)).append("@").append(200, 'd').append(".example");
+      c.add(address);
+      c.failed.back().reply.text = std::string(2'000, 'w');
+    }
+    const auto made = c.compose();
+    ASSERT_TRUE(made.has_value());
+    EXPECT_LE(made->content.size(), bytes_max);
+    EXPECT_GT(made->content.size(), bytes_max / 2) << "the room is used";
+    EXPECT_THAT(made->content, HasSubstr("recipients more."));
+    EXPECT_THAT(made->content, HasSubstr("recipient-0@"));
+  }
+}
+
 TEST(Composer, DependsOnItsArgumentsOnly) {
   Case c;
   c.add("user@example.test");

@@ -39,6 +39,14 @@ struct Backend {
   // virtual call, the undefined-behaviour sanitizer itself needs a descriptor.) nullptr: cannot happen here.
   void (*exhaust_descriptors)() = nullptr;
   void (*restore_descriptors)() = nullptr;
+  // A directory of the backend's own for files; empty: a new one of the real file system for each test.
+  std::string directory{};
+  // Whether tasks run in threads, so that one may wait for the test.
+  bool task_threads = true;
+  // Whether descriptors are the kernel's, to be asked about by its calls.
+  bool kernel_descriptors = true;
+  // Called when a test's loop is gone.
+  void (*finish)() = nullptr;
 };
 
 // A completion, copied.

@@ -48,7 +48,8 @@ std::vector<Event>& Recorder::of(Token token) {
 
 void Conformance::TearDown() {
   loop_.reset();
-  if (!directory_.empty()) std::filesystem::remove_all(directory_);
+  if (!directory_.empty() && GetParam().directory.empty()) std::filesystem::remove_all(directory_);
+  if (GetParam().finish != nullptr) GetParam().finish();
 }
 
 void Conformance::start(const Needs& needs) {
@@ -150,6 +151,10 @@ std::int32_t Conformance::file(const FileRequest& request) {
 }
 
 const std::string& Conformance::directory() {
+  if (directory_.empty() && !GetParam().directory.empty()) {
+    directory_ = GetParam().directory;
+    EXPECT_EQ(file({.kind = FileRequest::Kind::make_directory, .path = directory_.c_str(), .mode = 0700}), 0);
+  }
   if (directory_.empty()) {
     directory_ = ::testing::TempDir() + "postern-io-XXXXXX";
     EXPECT_NE(mkdtemp(directory_.data()), nullptr);

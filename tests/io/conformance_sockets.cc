@@ -460,6 +460,7 @@ TEST_P(Conformance, WaitingInputIsSeenUntilItIsReceived) {
   const Pair pair = connected();
   EXPECT_FALSE(loop().input_waiting(pair.server));
   send_all(pair.client, "too early");
+  settle(std::chrono::milliseconds(50));  // bytes take their time on the way
   EXPECT_TRUE(loop().input_waiting(pair.server));
   EXPECT_FALSE(loop().input_waiting(pair.client)) << "the other side's input";
   loop().shutdown_send(pair.client);

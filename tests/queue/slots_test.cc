@@ -514,5 +514,37 @@ TEST(SlotBroker, APulledPathIsHeldAfterAFailureAndThenProbedByOne) {
   EXPECT_TRUE(broker.take_action());
 }
 
+// The simulator found it: a shard that looked at the end of its window for ever.
+TEST(OwnerSlots, AWindowThatEndsWhileOneDeliveryProbesThePathIsOver) {
+  OwnerSlots slots(0);
+  Random random(1);
+  const SiteId site{7};
+  Instant now{minutes(1)};
+  const auto start = [&](bool more) {
+    bool started = false;
+    while (const auto output = slots.take_output()) started |= std::holds_alternative<OwnerSlots::Start>(*output);
+    ASSERT_TRUE(started);
+    slots.on_started(site, more, now);
+    slots.on_connecting(site, now);
+  };
+  slots.on_ready(site, now);
+  slots.on_slot_grant({.site = site, .slots = 2}, now);
+  start(true);
+  start(false);
+  slots.on_delivery_done(site, true, now);
+  slots.on_path_failed(site, now, random);
+  now += minutes(1);
+  slots.on_deadline(now);
+  slots.on_slot_recall({.site = site, .slots = 0, .idle = true}, now);
+  slots.on_ready(site, now);
+  ASSERT_EQ(slots.next_deadline(), now + OwnerSlots::idle_window);
+  now = slots.next_deadline();
+  slots.on_deadline(now);
+  EXPECT_GT(slots.next_deadline(), now);
+  // The end of the probe lets the work begin.
+  slots.on_path_succeeded(site, now);
+  start(false);
+}
+
 }  // namespace
 }  // namespace postern::queue

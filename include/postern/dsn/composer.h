@@ -46,6 +46,9 @@ struct Options {
   std::size_t returned_header_max = std::size_t{64} * 1024;   // bytes of header section returned
   std::size_t returned_content_max = std::size_t{64} * 1024;  // RET=FULL is honoured up to this size [RFC 3461 §4.3]
   std::size_t recipients_max = 1000;                          // reported in one DSN; the rest are summed up in the text
+  // Of the whole notification, 16 KiB at least: what one record of the spool takes. Fewer recipients are reported, and
+  // less is returned of the original, where more would exceed it.
+  std::size_t bytes_max = std::size_t{256} * 1024;
 };
 
 struct Notification {

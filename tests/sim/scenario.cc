@@ -1,0 +1,599 @@
+#include "tests/sim/scenario.h"
+
+#include <algorithm>
+#include <cstring>
+#include <fcntl.h>
+#include <memory>
+#include <utility>
+
+#include <postern/base/check.h>
+#include <postern/base/random.h>
+
+#include "io/sim/world.h"
+#include "tests/sim/client.h"
+#include "tests/sim/dns_zone.h"
+#include "tests/sim/next_hop.h"
+#include "tests/sim/relay.h"
+
+namespace postern::sim {
+namespace {
+
+using namespace std::chrono_literals;
+
+// Faults happen for this long; then everything is healed and must drain.
+constexpr Duration storm = 3min;
+// Retries come every few minutes at the latest, so that an hour or two is ample.
+constexpr Duration drain_max = 4h;
+constexpr Duration wall_steps_max = 10h;
+constexpr Duration give_up_after = 1h;
+constexpr Duration stop_grace = 60s;
+
+const io::Address listener = *io::Address::parse("10.0.0.1:25");
+const io::Address dns_server = *io::Address::parse("10.3.0.1:53");
+
+// A site: the addresses that one MX set (or smart host) leads to.
+struct Site {
+  std::vector<std::string> domains;
+  std::vector<std::string> addresses;
+  NextHop::Features features;
+};
+
+const std::vector<Site>& sites() {
+  static const std::vector<Site> all = {
+      {{"d0.test", "d1.test"}, {"10.1.0.1", "10.1.0.2"}, {.pipelining = true, .chunking = true}},
+      {{"d2.test"}, {"10.1.1.1"}, {.pipelining = true, .chunking = false}},
+      {{"d3.test"}, {"10.1.2.1"}, {.pipelining = false, .chunking = true}},
+      {{"smart.test"}, {"10.1.3.1"}, {.pipelining = true, .chunking = true}},  // by a route
+      {{"senders.test"}, {"10.1.9.1"}, {.pipelining = true, .chunking = true}},
+  };
+  return all;
+}
+constexpr std::size_t dead_site = 1;
+constexpr std::size_t smart_site = 3;
+constexpr std::size_t senders_site = 4;
+
+class Run {
+ public:
+  Run(const Scenario& scenario, const std::function<void(std::string_view)>& trace);
+  Outcome go();
+
+ private:
+  [[nodiscard]] std::shared_ptr<const shard::Options> options() const;
+  [[nodiscard]] static io::sim::World::Options world_options(const Scenario& scenario);
+  [[nodiscard]] bool chance(unsigned in_hundred) { return world_.chance(in_hundred); }
+  [[nodiscard]] std::uint64_t below(std::uint64_t bound) { return world_.random().below(bound); }
+
+  void make_disk();
+  void make_network();
+  [[nodiscard]] Mail& make_mail();
+  [[nodiscard]] std::string make_content(std::uint32_t number);
+  void plan_clients();
+  void start_client(std::vector<Mail*> mails);
+  void change_moods();
+  void plan_trouble();
+  void heal();
+  void start_relay();
+  void plan_crash();
+  void live(Instant until);
+  void restart(bool crashed);
+  [[nodiscard]] bool drained() const;
+  void stop();
+  void read_maildirs();
+
+  const Scenario scenario_;
+  io::sim::World world_;
+  Oracle oracle_;
+  std::unique_ptr<DnsZone> zone_;
+  std::vector<std::unique_ptr<NextHop>> hops_;
+  std::vector<std::unique_ptr<Client>> clients_;
+  std::unique_ptr<Relay> relay_;
+  std::uint32_t crashes_left_;
+  std::uint32_t crashes_ = 0;
+  std::size_t clients_open_ = 0;
+  std::uint32_t made_ = 0;
+  bool healed_ = false;
+  std::set<std::string> maildir_files_;
+};
+
+io::sim::World::Options Run::world_options(const Scenario& scenario) {
+  io::sim::World::Options made{.seed = scenario.seed * 2 + 1, .stepped = true};
+  if (scenario.network_trouble) {
+    made.network.latency_max = 30ms;
+    made.network.splits = 30;
+    made.network.window_bytes = 16u << 10;
+    made.network.connects_unanswered = 2;
+    made.network.datagrams_lost = 5;
+    made.network.datagrams_doubled = 5;
+    made.network.connections_lost = 30;
+  }
+  if (scenario.slow_disk) {
+    made.disk.latency_max = 20ms;
+    made.disk.stalls = 50;
+    made.disk.stall = 3s;
+  } else {
+    made.disk.latency_max = 500us;
+  }
+  if (scenario.write_errors) made.disk.write_errors = 1'000;
+  if (scenario.disorder) {
+    made.lateness_max = 20ms;
+    made.turn_max = 1ms;
+  }
+  return made;
+}
+
+Run::Run(const Scenario& scenario, const std::function<void(std::string_view)>& trace)
+    : scenario_(scenario), world_(world_options(scenario)), crashes_left_(scenario.crashes) {
+  if (trace) world_.trace().listen(trace);
+  oracle_.rules.give_up_after = give_up_after;
+  oracle_.rules.hours_may_jump = scenario.wall_steps && (scenario.crashes > 0 || scenario.write_errors);
+  oracle_.rules.answers_may_lie = scenario.write_errors;
+  if (scenario.full_disk || scenario.write_errors) oracle_.rules.unsettled_max = storm * 2;
+}
+
+std::shared_ptr<const shard::Options> Run::options() const {
+  auto made = std::make_shared<shard::Options>();
+  made->hostname = "relay.test";
+  made->data_dir = "/spool";
+  made->shards = scenario_.shards;
+  made->memory_bytes = 32u << 20;
+  made->shutdown_grace = stop_grace;
+  shard::ListenerOptions where;
+  where.text = listener.to_string();
+  where.address = listener;
+  where.relay_from = {*IpNetwork::parse("10.2.0.0/16")};
+  made->listeners = {where};
+  made->limits.message_bytes = 200'000;
+  made->limits.connections = 200;
+  made->limits.connections_per_peer = 20;
+  made->spool.durability = scenario_.page_cache ? shard::Durability::page_cache : shard::Durability::synced;
+  made->spool.segment_bytes = scenario_.segment_bytes;
+  made->spool.min_free_bytes = 4u << 20;
+  made->routes = {{.match = "smart.test", .via = "smtp:[10.1.3.1]:25", .line = 1},
+                  {.match = "maildir.test", .via = "maildir:/mail/{local}", .line = 2}};
+  made->smtp_client.connections_per_path = scenario_.connections_per_path;
+  made->smtp_client.idle = 2s;
+  made->smtp_client.recipients = 5;
+  made->smtp_client.messages_per_connection = 7;
+  made->smtp_client.connect_timeout = 10s;
+  made->smtp_client.reply_timeout = 30s;
+  made->smtp_client.content_timeout = 40s;
+  made->retry.schedule = {10s, 30s, 1min, 2min, 5min};
+  made->retry.give_up_after = give_up_after;
+  made->dns.servers = {{.address = dns_server.ip(), .port = dns_server.port()}};
+  return made;
+}
+
+void Run::make_disk() {
+  io::sim::Disk& disk = world_.disk();
+  for (const char* path : {"/spool", "/spool/logs", "/mail"}) {
+    POSTERN_CHECK(disk.make_directory(path) == 0);
+    io::sim::FilePtr parent;
+    const std::string above = std::string(path).substr(0, std::max<std::size_t>(std::string(path).rfind('/'), 1));
+    POSTERN_CHECK(disk.open(above, O_RDONLY, parent) == 0 && disk.sync(*parent) == 0);
+  }
+}
+
+void Run::make_network() {
+  zone_ = std::make_unique<DnsZone>(world_, dns_server);
+  for (std::size_t s = 0; s < sites().size(); ++s) {
+    const Site& site = sites()[s];
+    for (std::size_t i = 0; i < site.addresses.size(); ++i) {
+      const std::string host = "mx" + std::to_string(s) + std::to_string(i) + ".test";
+      zone_->add_a(host, site.addresses[i]);
+      for (const std::string& domain : site.domains) zone_->add_mx(domain, host);
+      hops_.push_back(
+          std::make_unique<NextHop>(world_, oracle_, *io::Address::parse(site.addresses[i] + ":25"), site.features));
+    }
+  }
+  world_.network().on_outgoing = [this](const io::Address& remote, std::size_t) {
+    for (const Site& site : sites()) {
+      const std::string ip = remote.ip().to_string();
+      if (std::ranges::find(site.addresses, ip) == site.addresses.end()) continue;
+      std::size_t sum = 0;
+      for (const std::string& each : site.addresses) {
+        sum += world_.network().outgoing(*io::Address::parse(each + ":25"));
+      }
+      if (sum > scenario_.connections_per_path) {
+        oracle_.violation(std::to_string(sum) + " connections to the site of " + site.domains.front() + ", limit " +
+                          std::to_string(scenario_.connections_per_path));
+      }
+    }
+  };
+}
+
+// --- mail and clients ------------------------------------------------------------------------------------------------
+
+std::string Run::make_content(std::uint32_t number) {
+  std::string content = "From: sender\r\nSubject: message " + std::to_string(number) +
+                        "\r\nX-Sim: " + std::to_string(number) + "\r\n\r\n";
+  const std::uint64_t kind = below(10);
+  const std::uint64_t most = kind < 5 ? 300 : kind < 8 ? 8'000 : scenario_.content_max;
+  const std::size_t size = below(most + 1);
+  while (content.size() < size) {
+    const std::uint64_t line = below(8);
+    if (line == 0) {
+      content += ".\r\n";
+    } else if (line == 1) {
+      content += "..dots at the start\r\n";
+    } else if (line == 2) {
+      content += "\r\n";
+    } else {
+      content.append(1 + below(900), static_cast<char>('a' + below(26))).append("\r\n");
+    }
+  }
+  return content;
+}
+
+Mail& Run::make_mail() {
+  const std::uint32_t number = made_++;
+  const std::string n = std::to_string(number);
+  std::vector<std::string> recipients;
+  const std::size_t count = 1 + (chance(40) ? below(4) : 0);
+  for (std::size_t i = 0; i < count; ++i) {
+    std::string local = "r" + n + "-" + std::to_string(i);
+    const std::uint64_t where = below(100);
+    if (where < 8) local = "bad" + local;
+    std::string domain = sites()[below(senders_site)].domains.front();
+    if (where >= 8 && where < 16) domain = "d1.test";
+    if (where >= 90 && where < 95) domain = "nowhere.test";
+    if (where >= 95) domain = "maildir.test";
+    recipients.push_back(local + "@" + domain);
+  }
+  const std::string sender = chance(10) ? std::string() : "s" + n + "@senders.test";
+  std::string content = make_content(number);
+  Mail& mail = oracle_.add(sender, std::move(content), recipients);
+  for (const std::string& recipient : recipients) {
+    if (recipient.ends_with("@nowhere.test")) oracle_.on_refused(recipient);
+  }
+  return mail;
+}
+
+void Run::plan_clients() {
+  for (std::uint32_t planned = 0; planned < scenario_.messages;) {
+    std::vector<Mail*> mails;
+    const std::size_t count = 1 + below(4);
+    for (std::size_t i = 0; i < count && planned < scenario_.messages; ++i, ++planned) mails.push_back(&make_mail());
+    ++clients_open_;
+    world_.at(world_.now() + world_.between(0s, storm - 30s), [this, mails] { start_client(mails); });
+  }
+}
+
+void Run::start_client(std::vector<Mail*> mails) {
+  Client::Manners manners;
+  manners.pipelining = chance(70);
+  manners.chunking = chance(40);
+  manners.ahead = chance(50);
+  manners.chunk = 1 + below(chance(30) ? 50'000 : 4'000);
+  if (chance(20)) manners.trickle = 1 + below(600);
+  if (scenario_.rude_clients && chance(25)) {
+    manners.hang_up_after = static_cast<int>(below(20));
+    manners.reset = chance(50);
+  }
+  // Clients that were done long ago go now: none of them is being called.
+  std::erase_if(clients_, [](const auto& client) { return client->closed(); });
+  clients_.push_back(std::make_unique<Client>(world_, oracle_, manners, std::move(mails), [this] { --clients_open_; }));
+  const io::Address source = *io::Address::parse("10.2.0." + std::to_string(1 + below(20)) + ":0");
+  clients_.back()->connect(source, listener);
+}
+
+// --- trouble ---------------------------------------------------------------------------------------------------------
+
+void Run::change_moods() {
+  if (healed_) return;
+  for (std::size_t i = 0; i < hops_.size(); ++i) {
+    NextHop::Mood mood;
+    if (scenario_.moody_hops && chance(70)) {
+      mood.temporary = static_cast<unsigned>(below(15));
+      mood.permanent = static_cast<unsigned>(below(8));
+      mood.hang_up = static_cast<unsigned>(below(8));
+      mood.silence = static_cast<unsigned>(below(3));
+      mood.slow = static_cast<unsigned>(below(20));
+      mood.garbage = static_cast<unsigned>(below(3));
+      mood.lost_reply = static_cast<unsigned>(below(8));
+      mood.down = chance(15);
+      mood.slow_reader = chance(15);
+    }
+    if (scenario_.dead_hop && hops_[i]->address().ip().to_string() == sites()[dead_site].addresses.front()) {
+      mood.down = true;
+    }
+    hops_[i]->set_mood(mood);
+  }
+  if (scenario_.moody_dns) {
+    zone_->set_mood({.silence = static_cast<unsigned>(below(30)),
+                     .failures = static_cast<unsigned>(below(30)),
+                     .lies = static_cast<unsigned>(below(10)),
+                     .truncated = static_cast<unsigned>(below(20)),
+                     .slow = static_cast<unsigned>(below(20))});
+  }
+  world_.at(world_.now() + world_.between(5s, 40s), [this] { change_moods(); });
+}
+
+void Run::plan_trouble() {
+  change_moods();
+  const auto sometime = [this](auto&& what) {
+    world_.at(world_.now() + world_.between(1s, storm), [this, what] {
+      if (!healed_) what();
+    });
+  };
+  if (scenario_.network_trouble) {
+    for (int i = 0; i < 3; ++i) {
+      sometime([this] {
+        const Site& site = sites()[below(sites().size())];
+        const IpAddress ip = *IpAddress::parse(site.addresses[below(site.addresses.size())]);
+        world_.network().partition(ip, world_.now() + world_.between(1s, 60s));
+      });
+    }
+  }
+  if (scenario_.wall_steps) {
+    for (int i = 0; i < 2; ++i) {
+      sometime([this] { world_.step_wall(world_.between(-5h, 5h)); });
+    }
+  }
+  if (scenario_.flipped_bits) {
+    for (int i = 0; i < 2; ++i) {
+      sometime([this] {
+        if (world_.disk().flip_bit("/spool/logs")) oracle_.on_flipped_bit();
+      });
+    }
+  }
+  if (scenario_.few_descriptors) {
+    sometime([this] {
+      world_.set_descriptors_max(world_.open_descriptors() + below(6));
+      world_.at(world_.now() + 20s, [this] { world_.set_descriptors_max(65'536); });
+    });
+  }
+  if (scenario_.full_disk) {
+    sometime(
+        [this] { world_.disk().options().capacity_bytes = world_.disk().used_bytes() + (4u << 20) + below(1u << 20); });
+    sometime([this] { world_.disk().options().capacity_bytes = world_.disk().used_bytes() + below(1u << 20); });
+  }
+}
+
+void Run::heal() {
+  healed_ = true;
+  world_.say("everything is healed", {});
+  world_.crash_at(0, false);
+  world_.network().options() = {};
+  world_.network().heal();
+  io::sim::DiskOptions disk;
+  disk.latency_max = 500us;
+  world_.disk().options() = disk;
+  world_.set_descriptors_max(65'536);
+  zone_->set_mood({});
+  for (const auto& hop : hops_) {
+    NextHop::Mood mood;
+    mood.down = scenario_.dead_hop && hop->address().ip().to_string() == sites()[dead_site].addresses.front();
+    hop->set_mood(mood);
+    // Sessions that fell silent stay so: the relay's own timeouts must end them.
+  }
+}
+
+// --- the relay -------------------------------------------------------------------------------------------------------
+
+void Run::start_relay() {
+  io::sim::LoopOptions loop;
+  loop.receive_buffers = scenario_.receive_buffers;
+  loop.receive_buffer_bytes = scenario_.receive_buffer_bytes;
+  if (scenario_.disorder) {
+    loop.disorder = 30;
+    loop.short_receives = 20;
+    loop.accepts_that_end = 20;
+  }
+  relay_ = std::make_unique<Relay>(world_, options(), loop);
+  plan_crash();
+}
+
+void Run::plan_crash() {
+  if (crashes_left_ == 0 || healed_) return;
+  // Often soon, so that starts are hit too.
+  const std::uint64_t reach = chance(30) ? 60 : 3'000;
+  world_.crash_at(1 + below(reach), scenario_.power_cuts && !scenario_.page_cache && chance(50));
+}
+
+void Run::restart(bool crashed) {
+  if (crashed) {
+    oracle_.on_crash(world_.now());
+    ++crashes_;
+    --crashes_left_;
+  }
+  relay_->abandon();
+  world_.end_process();
+  relay_.reset();
+  // Down for a while.
+  (void)world_.run(world_.now() + world_.between(10ms, 5s));
+  start_relay();
+}
+
+void Run::live(Instant until) {
+  while (world_.now() < until) {
+    (void)world_.run(std::min(until, world_.now() + 1s));
+    if (world_.crashed()) {
+      restart(true);
+    } else if (relay_->exit_code() != 0) {
+      // A failed disk: the process ends by itself, and the operator starts it again.
+      oracle_.on_crash(world_.now());
+      relay_->request_stop(0s);
+      (void)world_.run(world_.now() + 15s, [this] { return relay_->stopped(); });
+      restart(false);
+    } else if (!relay_->start_failure().ok()) {
+      if (!scenario_.write_errors && !scenario_.full_disk && !scenario_.flipped_bits && !scenario_.few_descriptors) {
+        oracle_.violation("the relay does not start: " + std::string(message_of(relay_->start_failure())));
+        return;
+      }
+      (void)world_.run(world_.now() + 15s, [this] { return relay_->stopped(); });
+      restart(false);
+    }
+  }
+}
+
+bool Run::drained() const {
+  return clients_open_ == 0 && relay_->started() && relay_->waiting() == 0 && relay_->connections_out() == 0 &&
+         relay_->connections_in() == 0;
+}
+
+void Run::read_maildirs() {
+  for (const std::string& path : world_.disk().paths("/mail/")) {
+    if (path.find("/new/") == std::string::npos || !maildir_files_.insert(path).second) continue;
+    const io::sim::File& file = *world_.disk().find(path);
+    const std::string local = path.substr(6, path.find('/', 6) - 6);
+    const std::string_view text = as_text(file.now);
+    std::string content;
+    for (const char c : text) {
+      if (c == '\n') content.push_back('\r');
+      content.push_back(c);
+    }
+    constexpr std::string_view field = "Return-Path: <";
+    if (!content.starts_with(field)) {
+      oracle_.violation("Maildir file " + path + " does not begin with Return-Path");
+      continue;
+    }
+    const std::string reverse_path = content.substr(field.size(), content.find('>') - field.size());
+    oracle_.confirm(oracle_.on_delivered(reverse_path, {local + "@maildir.test"}, content, world_.now()));
+  }
+}
+
+void Run::stop() {
+  if (relay_->buffers_lent() != 0) {
+    oracle_.violation(std::to_string(relay_->buffers_lent()) + " receive buffers are still lent after the drain");
+  }
+  relay_->request_stop(stop_grace);
+  if (!world_.run(world_.now() + stop_grace + 30s, [this] { return relay_->stopped(); })) {
+    return oracle_.violation("the relay does not stop");
+  }
+  if (!relay_->clean()) return oracle_.violation("the stop was not clean");
+  relay_->take_down();
+  if (relay_->leased_bytes() != 0) {
+    oracle_.violation(std::to_string(relay_->leased_bytes()) + " bytes of the budget are gone after the stop");
+  }
+  if (world_.open_descriptors() != 0) {
+    oracle_.violation(std::to_string(world_.open_descriptors()) + " descriptors are open after the stop");
+  }
+}
+
+Outcome Run::go() {
+  const Instant begin = world_.now();
+  make_disk();
+  make_network();
+  start_relay();
+  live(world_.now() + 2s);
+  plan_clients();
+  plan_trouble();
+  live(world_.now() + storm);
+  heal();
+  crashes_left_ = 0;
+  // Ages and due times are wall time on the disk: steps before a restart move them.
+  const Instant give_up = world_.now() + drain_max + (oracle_.rules.hours_may_jump ? wall_steps_max : Duration::zero());
+  while (!drained() && world_.now() < give_up && oracle_.violations().empty()) live(world_.now() + 5s);
+  const bool drained_in_time = drained();
+  if (!drained_in_time && oracle_.violations().empty()) {
+    oracle_.violation("not drained: " + std::to_string(relay_->waiting()) + " recipients wait, " +
+                      std::to_string(clients_open_) + " clients, " + std::to_string(relay_->connections_out()) +
+                      " connections out, " + std::to_string(relay_->connections_in()) + " in");
+  }
+  read_maildirs();
+  oracle_.judge(drained_in_time, world_.now());
+  if (drained_in_time && oracle_.violations().empty()) stop();
+  if (const auto& breach = world_.first_breach()) oracle_.violation("breach of io::Loop's contract: " + *breach);
+  clients_.clear();
+  hops_.clear();
+  Outcome outcome{.violations = oracle_.violations(),
+                  .hash = world_.trace().hash(),
+                  .lines = world_.trace().lines(),
+                  .crashes = crashes_,
+                  .simulated_seconds = std::chrono::duration<double>(world_.now() - begin).count(),
+                  .counts = oracle_.counts()};
+  relay_->abandon();
+  world_.end_process();
+  return outcome;
+}
+
+}  // namespace
+
+Scenario Scenario::of_seed(std::uint64_t seed) {
+  Random random(seed);
+  const auto chance = [&](unsigned in_hundred) { return random.below(100) < in_hundred; };
+  const auto one_of = [&](std::initializer_list<std::uint64_t> values) {
+    return static_cast<std::uint32_t>(values.begin()[random.below(values.size())]);
+  };
+  Scenario made{.seed = seed};
+  made.shards = one_of({1, 2, 2, 3});
+  made.messages = one_of({5, 20, 40, 60});
+  made.connections_per_path = one_of({1, 2, 3, 4, 8});
+  made.receive_buffers = one_of({4, 16, 64});
+  made.receive_buffer_bytes = one_of({256, 1024, 4096});
+  made.segment_bytes = one_of({256u << 10, 512u << 10, 1u << 20});
+  made.content_max = one_of({10'000, 60'000, 150'000});
+  made.network_trouble = chance(50);
+  made.disorder = chance(70);
+  made.rude_clients = chance(50);
+  made.moody_hops = chance(60);
+  made.moody_dns = chance(30);
+  made.slow_disk = chance(30);
+  made.crashes = chance(50) ? 1 + static_cast<std::uint32_t>(random.below(5)) : 0;
+  made.power_cuts = chance(70);
+  made.write_errors = chance(6);
+  made.full_disk = chance(8);
+  made.flipped_bits = chance(8);
+  made.wall_steps = chance(15);
+  made.few_descriptors = chance(10);
+  made.page_cache = chance(10);
+  made.dead_hop = chance(15);
+  return made;
+}
+
+std::string Scenario::to_text() const {
+  std::string text = std::to_string(shards) + " shards, " + std::to_string(messages) + " messages, limit " +
+                     std::to_string(connections_per_path) + ", buffers " + std::to_string(receive_buffers) + "×" +
+                     std::to_string(receive_buffer_bytes) + ", segments " + std::to_string(segment_bytes >> 10) +
+                     "K, " + std::to_string(crashes) + " crashes";
+  const std::pair<bool, const char*> features[] = {{power_cuts && crashes > 0, "power cuts"},
+                                                   {network_trouble, "network trouble"},
+                                                   {disorder, "disorder"},
+                                                   {rude_clients, "rude clients"},
+                                                   {moody_hops, "moody hops"},
+                                                   {moody_dns, "moody DNS"},
+                                                   {slow_disk, "slow disk"},
+                                                   {write_errors, "write errors"},
+                                                   {full_disk, "full disk"},
+                                                   {flipped_bits, "flipped bits"},
+                                                   {wall_steps, "wall-clock steps"},
+                                                   {few_descriptors, "few descriptors"},
+                                                   {page_cache, "page cache"},
+                                                   {dead_hop, "dead hop"}};
+  for (const auto& [on, name] : features) {
+    if (on) text.append(", ").append(name);
+  }
+  return text;
+}
+
+std::vector<Scenario> Scenario::simpler() const {
+  std::vector<Scenario> made;
+  const auto with = [&](auto change) {
+    Scenario other = *this;
+    change(other);
+    if (!(other == *this)) made.push_back(other);
+  };
+  with([](Scenario& s) { s.crashes = 0; });
+  with([](Scenario& s) { s.crashes = s.crashes > 1 ? 1 : s.crashes; });
+  for (bool Scenario::* feature :
+       {&Scenario::power_cuts, &Scenario::network_trouble, &Scenario::disorder, &Scenario::rude_clients,
+        &Scenario::moody_hops, &Scenario::moody_dns, &Scenario::slow_disk, &Scenario::write_errors,
+        &Scenario::full_disk, &Scenario::flipped_bits, &Scenario::wall_steps, &Scenario::few_descriptors,
+        &Scenario::page_cache, &Scenario::dead_hop}) {
+    with([&](Scenario& s) { s.*feature = false; });
+  }
+  with([](Scenario& s) { s.messages = s.messages / 2; });
+  with([](Scenario& s) { s.shards = 1; });
+  with([](Scenario& s) { s.content_max = 300; });
+  with([](Scenario& s) { s.receive_buffers = 64; });
+  with([](Scenario& s) { s.receive_buffer_bytes = 4096; });
+  std::erase_if(made, [](const Scenario& s) { return s.messages == 0; });
+  return made;
+}
+
+Outcome run(const Scenario& scenario, const std::function<void(std::string_view)>& trace) {
+  // Kept until the process ends when the run left shards behind that cannot be taken down.
+  return Run(scenario, trace).go();
+}
+
+}  // namespace postern::sim
