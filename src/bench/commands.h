@@ -24,7 +24,7 @@ struct LoadArguments {
   std::string sender = "bench@client.test";
   std::string size = "1KiB";
   std::uint64_t count = 0;
-  std::string duration;  // neither of the two: 10 s
+  std::string duration = {};  // neither of the two: 10 s
   double rate = 0;
   bool no_pipelining = false;
   bool no_chunking = false;
@@ -32,9 +32,9 @@ struct LoadArguments {
 };
 
 struct HopArguments {
-  std::vector<std::string> replies;
-  std::vector<std::string> delays;
-  std::vector<std::string> hang_ups;
+  std::vector<std::string> replies = {};
+  std::vector<std::string> delays = {};
+  std::vector<std::string> hang_ups = {};
   std::uint32_t messages_per_connection = 0;
   std::uint32_t connections = 0;
   std::uint32_t recipients = 1000;

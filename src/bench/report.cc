@@ -1,5 +1,6 @@
 #include "bench/report.h"
 
+#include <algorithm>
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
@@ -55,10 +56,11 @@ void append_number(std::string& out, const Json& value) {
 
 void append_lines(std::string& out, const Json& report, const std::string& indent) {
   constexpr std::size_t name_width = 34;
+  constexpr std::size_t one_line_max = 8;
   for (const auto& [name, value] : report.items()) {
     std::string line = indent + name;
     const bool nested =
-        value.is_object() && std::ranges::any_of(value, [](const Json& part) { return part.is_object(); });
+        value.is_object() && (value.size() > one_line_max || std::ranges::any_of(value, &Json::is_object));
     if (nested) {
       out += line + "\n";
       append_lines(out, value, indent + "  ");

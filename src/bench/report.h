@@ -23,7 +23,7 @@ using Json = nlohmann::ordered_json;
 [[nodiscard]] Json to_json(const Ledger::Counts& counts);
 [[nodiscard]] double per(double amount, double count);  // 0 when count is
 
-// CPU, context switches and memory of this process since the last call of start().
+// CPU of this process since start().
 class OwnUsage {
  public:
   void start();
@@ -34,7 +34,7 @@ class OwnUsage {
   double began_us_ = 0;
 };
 
-// One line a value; an object of plain values is one line too.
+// One line a value; a small object of plain values is one line too.
 [[nodiscard]] std::string to_text(const Json& report);
 void print(const Json& report, bool as_json);  // to stdout
 

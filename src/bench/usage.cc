@@ -190,7 +190,8 @@ std::vector<pid_t> process_tree(pid_t root) {
     const auto process = parse_uint<std::uint32_t>(entry.path().filename().native());
     if (!process) continue;
     const std::vector<std::string> stat = stat_of(static_cast<pid_t>(*process));
-    if (stat.size() > 1) all.push_back({static_cast<pid_t>(*process), static_cast<pid_t>(number(stat, 1))});
+    if (stat.size() > 1 && stat[0] != "Z")
+      all.push_back({static_cast<pid_t>(*process), static_cast<pid_t>(number(stat, 1))});
   }
   std::vector<pid_t> tree;
   if (std::ranges::find(all, root, &Pair::process) != all.end()) tree.push_back(root);

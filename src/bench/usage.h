@@ -58,7 +58,7 @@ class ControlGroup {
   std::string memory_folder_;  // empty: no such controller
 };
 
-// The process and its descendants, as they are now.
+// The process and its descendants that live now.
 [[nodiscard]] std::vector<pid_t> process_tree(pid_t root);
 // CPU with that of children waited for, context switches of all threads, bytes written, summed.
 [[nodiscard]] Usage usage_of(const std::vector<pid_t>& processes);
