@@ -372,7 +372,7 @@ def main():
             check_tidy(results)
     if "relay" in stages:
         with Stage(results, "relay tests (release)"):
-            if build(results, "release", "posternd"):
+            if build(results, "release", "programs"):
                 folder = os.path.join(ROOT, "build", "release")
                 check_programs(results, folder)
                 run_relay(results, "relay", os.path.join(folder, "posternd"), match, 1500)
