@@ -139,7 +139,7 @@ void ContentCheck::read_body(std::string_view text) {
   if (!mark_) return;
   if (body_bytes_ == 0 && text.size() >= mark_->body_bytes) {
     whole_hash_ = XXH3_64bits(text.data(), text.size());
-  } else {
+  } else if (!whole_hash_) {  // else it is longer than its mark says, and changed whatever its hash
     if (!state_) state_.reset(XXH3_createState());
     POSTERN_CHECK(state_ != nullptr, "no memory");
     if (body_bytes_ == 0) XXH3_64bits_reset(state_.get());

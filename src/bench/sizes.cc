@@ -44,7 +44,6 @@ Sizes Sizes::real_mix() {
 StatusOr<Sizes> Sizes::parse(std::string_view text) {
   if (text == "mix") return real_mix();
   std::vector<Choice> choices;
-  std::uint64_t sum = 0;
   while (!text.empty()) {
     const std::string_view item = text.substr(0, text.find(','));
     text.remove_prefix(std::min(text.size(), item.size() + 1));
@@ -61,7 +60,6 @@ StatusOr<Sizes> Sizes::parse(std::string_view text) {
                    "'" + std::string(item) + "': SIZE:WEIGHT is wanted, a weight of 1 to 1000000");
     }
     choices.push_back({.bytes = static_cast<std::uint32_t>(*bytes), .weight = *weight});
-    sum += *weight;
     if (choices.size() > choices_max) return error(StatusCode::kInvalidArgument, "more than 1024 sizes");
   }
   if (choices.empty()) return error(StatusCode::kInvalidArgument, "a size is wanted: 10KiB, mix, or 1KiB:70,10KiB:30");
