@@ -10,8 +10,7 @@ namespace {
 constexpr Duration linger = std::chrono::seconds(2);
 
 smtp::ServerFacts facts_of(const io::Address& peer) {
-  if (!peer.is_ip()) return {.peer_address = "unix", .peer_address_literal = "[127.0.0.1]"};
-  return {.peer_address = peer.ip().to_string(), .peer_address_literal = peer.ip().to_address_literal()};
+  return {.peer_address = peer.is_ip() ? peer.ip().to_string() : "unix"};
 }
 
 smtp::Verdict verdict_of(const mail::Reply* refusal) {
