@@ -50,8 +50,7 @@ std::optional<std::array<std::uint8_t, 16>> parse_v6(std::string_view text) {
     if (end == text.size() && group.find('.') != std::string_view::npos) {
       const auto quad = parse_v4(group);
       if (!quad || size > 12) return std::nullopt;
-      std::copy(quad->begin(), quad->end(), bytes.begin() + static_cast<std::ptrdiff_t>(size));
-      size += 4;
+      for (const std::uint8_t byte : *quad) bytes[size++] = byte;
       break;
     }
     if (group.empty() || group.size() > 4 || size > 14) return std::nullopt;
