@@ -346,6 +346,8 @@ Status Log::append_retry_state(mail::Location location, mail::QueueId id, std::u
 Status Log::begin_group(std::size_t bytes, Use use) {
   POSTERN_CHECK(!in_group_);
   if (bytes > group_bytes_max()) return error(StatusCode::kInvalidArgument, "spool: a group is larger than a batch");
+  // Its DSN needs a queue id.
+  if (!header_durable_ && !failed()) return error(StatusCode::kUnavailable, "spool: the log is starting");
   POSTERN_RETURN_IF_ERROR(ensure({bytes, bytes / 2 + recipients_limit / 8 + 128}, use));
   in_group_ = true;
   return OkStatus();
