@@ -49,7 +49,6 @@ const std::vector<Site>& sites() {
   return all;
 }
 constexpr std::size_t dead_site = 1;
-constexpr std::size_t smart_site = 3;
 constexpr std::size_t senders_site = 4;
 
 class Run {
@@ -210,9 +209,9 @@ std::string Run::make_content(std::uint32_t number) {
   std::string content = "From: sender\r\nSubject: message " + std::to_string(number) +
                         "\r\nX-Sim: " + std::to_string(number) + "\r\n\r\n";
   const std::uint64_t kind = below(10);
-  const std::uint64_t most = kind < (scenario_.messages > 100 ? 2u : 5u) ? 300
-                             : kind < 8                                  ? 8'000
-                                                                         : scenario_.content_max;
+  // In bulk, most contents are large.
+  const bool bulk = scenario_.messages > 100;
+  const std::uint64_t most = kind < (bulk ? 2u : 5u) ? 300 : kind < (bulk ? 4u : 8u) ? 8'000 : scenario_.content_max;
   const std::size_t size = below(most + 1);
   while (content.size() < size) {
     const std::uint64_t line = below(8);
@@ -239,6 +238,8 @@ Mail& Run::make_mail() {
     const std::uint64_t where = below(100);
     if (where < 8) local = "bad" + local;
     std::string domain = sites()[below(senders_site)].domains.front();
+    // In bulk little waits for the dead site, so that segments with nothing alive lie between those with something.
+    if (scenario_.messages > 100 && domain == sites()[dead_site].domains.front() && !chance(10)) domain = "d3.test";
     if (where >= 8 && where < 16) domain = "d1.test";
     if (where >= 90 && where < 95) domain = "nowhere.test";
     if (where >= 95) domain = "maildir.test";
