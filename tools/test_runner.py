@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -20,6 +21,26 @@ STAGES = ("unit", "static", "asan", "tidy", "relay", "tsan")
 PROGRAM_TIMEOUT = 600  # seconds for one unit test program, sanitizers included
 # Rooms in which threads meet: their unit tests run under the thread sanitizer too.
 THREADED_ROOMS = ("base", "dns", "io", "shard", "admin")
+
+
+# Where the report of a sanitizer or of a check of ours begins, and the line with which it is over.
+REPORT_BEGINS = re.compile(r"(WARNING|ERROR|FATAL): (Thread|Address|Leak|UndefinedBehavior)Sanitizer|: runtime error: |postern: bug at ")
+REPORT_ENDS = re.compile(r"^(=+$|SUMMARY: )")
+
+
+def excerpt(text, lines_max=80):
+    """What a failure's reader needs first, in at most `lines_max` lines: the first report of a sanitizer in it, then its end."""
+    lines = text.strip().splitlines()
+    if len(lines) <= lines_max:
+        return lines
+    begin = next((at for at, line in enumerate(lines) if REPORT_BEGINS.search(line)), None)
+    report = []
+    if begin is not None:
+        end = next((at for at in range(begin + 1, len(lines)) if REPORT_ENDS.match(lines[at])), len(lines))
+        report = lines[begin:min(end, begin + lines_max * 3 // 4)]
+    left = lines_max - len(report)
+    tail = lines[max(len(lines) - left, begin + len(report) if report else 0):]
+    return report + [f"… ({len(lines) - len(report) - len(tail)} lines left out)"] + tail
 
 
 class Results:
@@ -43,7 +64,7 @@ class Results:
         else:
             self.failed.append(name)
             print(f"  FAILED  {name}", flush=True)
-            for line in text.strip().splitlines()[-60:]:
+            for line in excerpt(text):
                 print(f"    | {line}")
             sys.stdout.flush()
 
@@ -153,10 +174,11 @@ def run_gtest(program, environment):
         text = reasons.get(case, "no reason given") if outcome == "skipped" else ""
         if outcome == "failed":
             start = output.find(f"[ RUN      ] {case}")
-            text = output[start:start + 6000] if start >= 0 else output[-4000:]
+            end = output.find("[ RUN      ] ", start + 1)
+            text = output[max(start, 0):end if end > 0 else len(output)]
         rows.append((case, outcome, text))
     if status != 0 and not any(outcome == "failed" for _, outcome, _ in rows):
-        rows.append(("(exit)", "failed", f"exit status {status}\n{output[-4000:]}"))
+        rows.append(("(exit)", "failed", f"exit status {status}\n{output}"))
     if not rows:
         rows.append(("(cases)", "failed", "ran no test\n" + output[-2000:]))
     return rows
@@ -201,7 +223,7 @@ def run_units(results, kind, rooms=None, replays=True):
                     for program, corpus in replay_programs(kind)}
             for job in concurrent.futures.as_completed(jobs):
                 status, output = job.result()
-                results.add(f"{kind}/fuzz/{jobs[job]}", "passed" if status == 0 else "failed", output[-4000:])
+                results.add(f"{kind}/fuzz/{jobs[job]}", "passed" if status == 0 else "failed", output)
 
 
 # --- static checks ---------------------------------------------------------------------------------------------------
@@ -236,6 +258,23 @@ def check_format(results):
     status, output = run(["clang-format-19", "--dry-run", "-Werror", *files])
     results.add("static/format", "passed" if status == 0 else "failed",
                 "\n".join(line for line in output.splitlines() if "error:" in line) + "\nclang-format-19 -i mends it")
+
+
+def check_package(results):
+    """Manual pages without a warning; a unit file that systemd understands."""
+    package = os.path.join(ROOT, "tools", "package")
+    for page in sorted(name for name in os.listdir(package) if re.search(r"\.[1-8]$", name)):
+        status, output = run(["groff", "-man", "-ww", "-z", "-Tutf8", os.path.join(package, page)])
+        results.add(f"static/manual/{page}", "failed" if status or output else "passed", output)
+    if not shutil.which("systemd-analyze"):
+        results.add("static/unit-file", "skipped", "there is no systemd-analyze")
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        copy = os.path.join(folder, "postern.service")
+        with open(os.path.join(package, "postern.service"), encoding="utf-8") as unit, open(copy, "w", encoding="utf-8") as file:
+            file.write(unit.read().replace("/usr/sbin/posternd", "/bin/true"))  # ours is not installed
+        status, output = run(["systemd-analyze", "verify", "--man=no", copy])
+        results.add("static/unit-file", "failed" if status or output else "passed", output)
 
 
 def headers_by_object(folder):
@@ -297,7 +336,7 @@ def check_tidy(results):
             else:
                 broken += 1
                 shown = "\n".join(line for line in output.splitlines() if "warnings generated" not in line)
-                results.add(f"static/tidy/{os.path.relpath(path, ROOT)}", "failed", shown[:4000])
+                results.add(f"static/tidy/{os.path.relpath(path, ROOT)}", "failed", shown)
     for stamp in set(os.listdir(cache)) - {os.path.basename(stamp) for stamp in wanted.values()}:
         os.unlink(os.path.join(cache, stamp))
     if broken == 0:
@@ -315,6 +354,16 @@ def check_programs(results, folder):
     version = re.search(r"version: '([^']+)'", open(os.path.join(ROOT, "meson.build"), encoding="utf-8").read()).group(1)
     status, output = run([daemon, "--version"])
     results.add("programs/version", "passed" if status == 0 and version in output else "failed", output)
+
+
+def smoke_benches(results, folder):
+    """Each benchmark runs, as briefly as it can: the figures mean nothing here."""
+    programs = sorted(name for name in os.listdir(os.path.join(folder, "bench")) if name.endswith("_bench"))
+    for name in programs:
+        status, output = run([os.path.join(folder, "bench", name), "--benchmark_min_time=0.001"], timeout=120)
+        results.add(f"bench/{name}", "passed" if status == 0 and "ERROR OCCURRED" not in output else "failed", output)
+    if not programs:
+        results.add("bench/(programs)", "failed", "there is none")
 
 
 def run_relay(results, stage, binary, arguments, timeout):
@@ -375,6 +424,8 @@ def main():
                 check_symbols(results)
         with Stage(results, "format"):
             check_format(results)
+        with Stage(results, "manual pages and unit file"):
+            check_package(results)
     if "asan" in stages or "tidy" in stages:
         with Stage(results, "unit tests (Clang, address and undefined-behaviour sanitizers)"):
             if build(results, "asan") and "asan" in stages:
@@ -384,9 +435,10 @@ def main():
             check_tidy(results)
     if "relay" in stages:
         with Stage(results, "relay tests (release)"):
-            if build(results, "release", "posternd"):
+            if build(results, "release", "programs", "benches"):
                 folder = os.path.join(ROOT, "build", "release")
                 check_programs(results, folder)
+                smoke_benches(results, folder)
                 run_relay(results, "relay", os.path.join(folder, "posternd"), match, 1500)
     if "tsan" in stages:
         with Stage(results, "threads (thread sanitizer)"):

@@ -25,7 +25,7 @@ namespace {
 
 class Dialogue {
  public:
-  Dialogue() : session_(options(), {"192.0.2.1", "[192.0.2.1]", true}, Instant{}) {
+  Dialogue() : session_(options(), {"192.0.2.1", true}, Instant{}) {
     say({});
     say("EHLO client.example\r\n");
   }

@@ -48,7 +48,7 @@ struct Outcome {
 // Cuts each write into pieces of `first` bytes, then `step`, and so on in turn.
 Outcome replay(std::string_view input, std::size_t first, std::size_t step) {
   static const std::shared_ptr<const ServerOptions> options = small_options();
-  ServerDriver driver(options, {"192.0.2.1", "[192.0.2.1]", true});
+  ServerDriver driver(options, {"192.0.2.1", true});
   const bool hold = input.starts_with('!');
   if (hold) {
     driver.hold_slots();

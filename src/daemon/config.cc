@@ -21,6 +21,9 @@
 #define TOML_HEADER_ONLY 1
 #define TOML_EXCEPTIONS 0
 #define TOML_ENABLE_FORMATTERS 0
+// It asserts that a table's name begins as one, and right behind that says in words when it does not: "[#" in a file is
+// the operator's slip and must not end the process. The fuzzer runs without these assertions too, under sanitizers.
+#define TOML_ASSERT(expression) static_assert(true)
 #include <toml++/toml.h>
 
 #include <postern/base/text.h>
@@ -29,6 +32,8 @@
 #include <postern/route/route_table.h>
 
 #include "daemon/config_keys.h"
+#include "daemon/config_text.h"
+#include "io/sockets.h"
 
 namespace postern::daemon {
 namespace {
@@ -151,10 +156,32 @@ void Reader::warn(unsigned line, std::string_view key, std::string_view what) {
   warnings_.push_back(path_ + ":" + std::to_string(line) + ": " + std::string(key) + ": " + std::string(what));
 }
 
+// The endpoints under which the world reaches these listeners.
+std::vector<route::Endpoint> own_endpoints(const std::vector<shard::ListenerOptions>& listeners, const System& system) {
+  std::vector<route::Endpoint> endpoints;
+  for (const shard::ListenerOptions& listener : listeners) {
+    io::Address address = listener.address;
+    if (listener.is_inherited()) {
+      std::uint64_t system_calls = 0;
+      auto bound = io::local_address_of(listener.inherited, system_calls);
+      if (bound.ok()) address = *std::move(bound);
+    }
+    if (!address.is_ip()) continue;
+    endpoints.push_back({address.ip(), address.port()});
+    const bool any_v4 = address.ip() == IpAddress::v4({0, 0, 0, 0});
+    if (!any_v4 && address.ip() != IpAddress()) continue;
+    for (const IpAddress& own : system.addresses) {
+      if (own.is_v4() == any_v4) endpoints.push_back({own, address.port()});
+    }
+  }
+  return endpoints;
+}
+
 LoadedConfig Reader::result() {
   LoadedConfig loaded;
   for (auto& [line, text] : errors_) loaded.errors.push_back(std::move(text));
   loaded.warnings = std::move(warnings_);
+  options_.own_endpoints = own_endpoints(options_.listeners, system_);
   if (loaded.errors.empty()) loaded.options = std::make_shared<const shard::Options>(std::move(options_));
   return loaded;
 }
@@ -717,6 +744,11 @@ LoadedConfig parse_config(std::string_view text, const std::string& path, const 
     reader.fail(1, "", "larger than " + format_size(file_bytes_max), "is this a configuration?");
     return reader.result();
   }
+  if (const std::optional<unsigned> line = line_of_stray_character(text)) {
+    reader.fail(*line, "", "a character outside ASCII that is neither in a string nor in a comment",
+                "put names into quotes, and write domains as A-labels");
+    return reader.result();
+  }
   const toml::parse_result parsed = toml::parse(text, path);
   if (!parsed) {
     const toml::parse_error& trouble = parsed.error();
@@ -773,7 +805,10 @@ shard::OptionsSnapshot merge_for_reload(const shard::Options& before, const shar
   merged->shards = before.shards;
   merged->user = before.user;
   merged->memory_bytes = before.memory_bytes;
-  if (!same_places(before, after)) merged->listeners = before.listeners;
+  if (!same_places(before, after)) {
+    merged->listeners = before.listeners;
+    merged->own_endpoints = before.own_endpoints;
+  }
   merged->limits.connections = before.limits.connections;
   merged->limits.connections_per_peer = before.limits.connections_per_peer;
   merged->spool.durability = before.spool.durability;

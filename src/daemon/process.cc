@@ -64,6 +64,31 @@ Status check_unix_path_free(const shard::ListenerOptions& listener) {
   return OkStatus();
 }
 
+// Whoever could write there could forge mail that we then deliver; and what we cannot write fails later and in odd
+// places.
+Status check_data_dir(const std::string& path, const User& user) {
+  const std::string name = "data_dir " + path;
+  struct stat facts{};
+  if (stat(path.c_str(), &facts) < 0) {
+    return failed(StatusCode::kUnavailable, name, errno, "make it, or mount what it should lie on");
+  }
+  if (!S_ISDIR(facts.st_mode)) return failed(StatusCode::kUnavailable, name, ENOTDIR, "choose another folder");
+  const uid_t owner = user.stay() ? geteuid() : user.uid;
+  if (owner != 0 && facts.st_uid != owner) {
+    return error(StatusCode::kPermissionDenied, name + ": belongs to user " + std::to_string(facts.st_uid) +
+                                                    ", and posternd runs as " + std::to_string(owner) +
+                                                    "; chown it with all that is in it, or name a folder inside it");
+  }
+  if ((facts.st_mode & (S_IWGRP | S_IWOTH)) != 0) {
+    return error(StatusCode::kPermissionDenied,
+                 name + ": others may write to it; chmod 700 " + path + " or name a folder inside it");
+  }
+  if ((facts.st_mode & S_IRWXU) != S_IRWXU && owner != 0) {
+    return error(StatusCode::kPermissionDenied, name + ": its owner may not write to it; chmod 700 " + path);
+  }
+  return OkStatus();
+}
+
 }  // namespace
 
 OwnedDescriptor::~OwnedDescriptor() {
@@ -99,10 +124,12 @@ StatusOr<OwnedDescriptor> open_data_dir(const std::string& path, const User& use
   } else if (errno != EEXIST) {
     return failed(StatusCode::kUnavailable, name, errno, "make it, owned by the user that runs posternd");
   }
+  POSTERN_RETURN_IF_ERROR(check_data_dir(path, user));
   const std::string lock_path = path + "/lock";
   OwnedDescriptor lock(open(lock_path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600));
   if (lock.get() < 0) {
-    return failed(StatusCode::kPermissionDenied, name, errno, "it must belong to the user that runs posternd");
+    return failed(StatusCode::kPermissionDenied, name, errno,
+                  errno == EROFS ? "remount its file system for writing" : "posternd must be able to write to it");
   }
   if (!user.stay() && fchown(lock.get(), user.uid, user.gid) < 0) {
     return failed(StatusCode::kPermissionDenied, lock_path, errno, "");

@@ -38,8 +38,9 @@ struct User {
 [[nodiscard]] StatusOr<User> find_user(const std::string& name);
 
 // Makes `path` (0700, owned by `user`; folders above it 0755) unless it is there, and takes the lock on it for as long
-// as the result lives. kAlreadyExists: another process holds it. A killed process's lock can linger for a moment, so it
-// is tried again for a second.
+// as the result lives. kPermissionDenied: it is another user's, or others may write to it. kUnavailable: it cannot be
+// used (no folder, read-only). kAlreadyExists: another process holds it. A killed process's lock can linger for a
+// moment, so it is tried again for a second.
 [[nodiscard]] StatusOr<OwnedDescriptor> open_data_dir(const std::string& path, const User& user);
 
 // Binds every listener's address once without SO_REUSEPORT, to learn whether another process has it: with it the

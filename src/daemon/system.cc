@@ -4,13 +4,20 @@
 #include <cstdlib>
 #include <fcntl.h>
 #include <fstream>
+#include <ifaddrs.h>
 #include <iterator>
 #include <sched.h>
 #include <string_view>
 #include <thread>
 #include <unistd.h>
 
+#include <net/if.h>
+#include <netinet/in.h>
+#include <sys/socket.h>
+
 #include <postern/base/text.h>
+
+#include "io/address.h"
 
 namespace postern::daemon {
 namespace {
@@ -63,6 +70,22 @@ std::vector<std::pair<std::string, int>> inherited_descriptors() {
   return result;
 }
 
+// Those of all interfaces that are up [getifaddrs(3)].
+std::vector<IpAddress> interface_addresses() {
+  std::vector<IpAddress> addresses;
+  ifaddrs* all = nullptr;
+  if (getifaddrs(&all) != 0) return addresses;
+  for (const ifaddrs* one = all; one != nullptr; one = one->ifa_next) {
+    if (one->ifa_addr == nullptr || (one->ifa_flags & IFF_UP) == 0) continue;
+    const sa_family_t family = one->ifa_addr->sa_family;
+    if (family != AF_INET && family != AF_INET6) continue;
+    const socklen_t size = family == AF_INET ? sizeof(sockaddr_in) : sizeof(sockaddr_in6);
+    addresses.push_back(io::Address::from_kernel(one->ifa_addr, size).ip());
+  }
+  freeifaddrs(all);
+  return addresses;
+}
+
 }  // namespace
 
 System System::detect() {
@@ -75,6 +98,7 @@ System System::detect() {
                                                               : std::max(1u, std::thread::hardware_concurrency());
   system.memory_bytes = cgroup_memory(machine_memory());
   system.resolv_conf = read_file("/etc/resolv.conf");
+  system.addresses = interface_addresses();
   system.inherited = inherited_descriptors();
   return system;
 }

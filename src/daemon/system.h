@@ -6,6 +6,8 @@
 #include <utility>
 #include <vector>
 
+#include <postern/base/ip.h>
+
 namespace postern::daemon {
 
 struct System {
@@ -13,6 +15,7 @@ struct System {
   unsigned cpus = 1;                                   // that this process may use
   std::uint64_t memory_bytes = 0;                      // of the machine or, when that is less, what the cgroup allows
   std::string resolv_conf;                             // the text of /etc/resolv.conf, empty when there is none
+  std::vector<IpAddress> addresses;                    // of its interfaces that are up
   bool look_up_hosts = true;                           // getaddrinfo for listeners whose address is a name
   std::vector<std::pair<std::string, int>> inherited;  // listening descriptors passed by systemd: name, descriptor
 

@@ -252,6 +252,7 @@ void ClientConnection::take_result(Instant now) {
   }
   delivery_->outcomes.clear();
   for (std::size_t i = 0; i < result.recipients.size(); ++i) {
+    if (result.recipients[i].beyond_limit) continue;  // goes back to the front of its queue
     if (!unreadable_.text.empty()) result.recipients[i].reply = unreadable_;
     delivery_->outcomes.push_back(
         {.recipient = delivery_->work.recipients[i], .result = std::move(result.recipients[i])});

@@ -146,9 +146,15 @@ void Ingress::on_resources() {
 }
 
 void Ingress::on_tick(Instant now) {
-  while (ServerConnection* client = stalled_.front()) {
-    if (now - client->stalled_since() < options_.resource_patience) return;
-    client->on_stalled_too_long(now);
+  // All of them, each once: who was tried in between stands behind those who came later.
+  IntrusiveList<ServerConnection, WaitingTag> waiting;
+  while (ServerConnection* client = stalled_.pop_front()) waiting.push_back(*client);
+  while (ServerConnection* client = waiting.pop_front()) {
+    if (now - client->stalled_since() < options_.resource_patience) {
+      stalled_.push_back(*client);
+    } else {
+      client->on_stalled_too_long(now);
+    }
   }
 }
 

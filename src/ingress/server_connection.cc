@@ -12,8 +12,7 @@ namespace postern::ingress {
 namespace {
 
 smtp::ServerFacts facts_of(const io::Address& peer) {
-  if (!peer.is_ip()) return {.peer_address = "unix", .peer_address_literal = "[127.0.0.1]"};
-  return {.peer_address = peer.ip().to_string(), .peer_address_literal = peer.ip().to_address_literal()};
+  return {.peer_address = peer.is_ip() ? peer.ip().to_string() : "unix"};
 }
 
 // The bookkeeping of a message beside its content: object, envelope, queue entry.
@@ -39,7 +38,9 @@ ServerConnection::~ServerConnection() {
 
 void ServerConnection::start(net::Connection& connection, Instant now) {
   connection_ = &connection;
-  session_.on_connect_verdict(smtp::Verdict::accept(), now);
+  if (!ingress_.loop_.input_waiting(connection.descriptor())) {
+    session_.on_connect_verdict(smtp::Verdict::accept(), now);
+  }
   after_progress();
 }
 
@@ -54,6 +55,11 @@ std::size_t ServerConnection::on_received(MutableBytes bytes) {
 std::size_t ServerConnection::feed(Bytes bytes) {
   const Instant now = ingress_.loop_.now();
   std::size_t used = 0;
+  if (session_.wait() == smtp::Wait::connect_verdict) {
+    // It came before the greeting: the session notes that, and says so behind it.
+    (void)session_.on_bytes(bytes, now);
+    session_.on_connect_verdict(smtp::Verdict::accept(), now);
+  }
   for (;;) {
     if (session_.wait() != smtp::Wait::bytes) {
       if (give_verdict(now)) continue;
@@ -109,7 +115,7 @@ bool ServerConnection::give_verdict(Instant now) {
     case smtp::Wait::content_verdict:
       finish_transaction(now);
       return true;
-    case smtp::Wait::connect_verdict:  // given by start()
+    case smtp::Wait::connect_verdict:  // given by start() or feed()
     case smtp::Wait::bytes:
     case smtp::Wait::reply_slot:
     case smtp::Wait::output:
@@ -137,20 +143,29 @@ bool ServerConnection::make_room(std::size_t bytes, Instant now) {
   }
   std::uint64_t growth = message_->content.growth_for(bytes);
   if (message_->budget_bytes == 0) growth += message_overhead_bytes;
-  if (ingress_.door_.take_memory(*message_, growth)) return true;
+  if (ingress_.door_.take_memory(*message_, growth)) {
+    stalled_since_ = never;
+    return true;
+  }
   // No memory: let the disk hold this one, if there is enough of it to be worth a chunk.
   if (message_->content.size() >= ChunkList::small_bytes) {
     if (!stream_out(0, now) && stalled_) return false;
     if (!message_) return true;
     growth = message_->content.growth_for(bytes);
-    if (ingress_.door_.take_memory(*message_, growth)) return true;
+    if (ingress_.door_.take_memory(*message_, growth)) {
+      stalled_since_ = never;
+      return true;
+    }
   }
-  if (!stalled_) {
-    stalled_ = true;
-    stalled_since_ = now;
-    ingress_.stalled_.push_back(*this);
-  }
+  stall(now);
   return false;
+}
+
+// Waits for on_resources(). A client that is tried again and stalls again has waited all the time.
+void ServerConnection::stall(Instant now) {
+  if (std::exchange(stalled_, true)) return;
+  if (stalled_since_ == never) stalled_since_ = now;
+  ingress_.stalled_.push_back(*this);
 }
 
 // Moves content from memory into the spool until fewer than `keep_bytes` + 1 are left (whole chunks only, but for 0).
@@ -163,11 +178,7 @@ bool ServerConnection::stream_out(std::size_t keep_bytes, Instant now) {
     if (streamed_.value == 0) streamed_ = ingress_.door_.begin_content();
     const Status status = ingress_.door_.append_chunk(streamed_, chunk);
     if (status.code() == StatusCode::kResourceExhausted) {
-      if (!stalled_) {
-        stalled_ = true;
-        stalled_since_ = now;
-        ingress_.stalled_.push_back(*this);
-      }
+      stall(now);
       return false;
     }
     if (!status.ok()) {
@@ -176,6 +187,7 @@ bool ServerConnection::stream_out(std::size_t keep_bytes, Instant now) {
     }
     const std::size_t before = content.memory_bytes();
     content.drop_front();
+    stalled_since_ = never;
     ingress_.door_.give_memory(*message_, before - content.memory_bytes());
   }
   return true;
@@ -189,6 +201,7 @@ void ServerConnection::refuse_content(const mail::Reply& reply, Instant now) {
 void ServerConnection::drop_content() {
   if (streamed_.value != 0) ingress_.door_.abandon_content(streamed_);
   streamed_ = {};
+  stalled_since_ = never;
   if (message_) ingress_.door_.discard_message(std::move(message_));
   message_.reset();
 }
@@ -225,7 +238,6 @@ void ServerConnection::on_resources() {
 }
 
 void ServerConnection::on_stalled_too_long(Instant now) {
-  ListHook<WaitingTag>::unlink();
   stalled_ = false;
   refuse_content(memory_reply, now);
   after_progress();

@@ -31,7 +31,8 @@ class ServerConnection final : public net::ConnectionUser, private TimerHandler,
   ServerConnection(const ServerConnection&) = delete;
   ServerConnection& operator=(const ServerConnection&) = delete;
 
-  // Once, behind the constructor: the greeting. The connection tells this object from now on.
+  // Once, behind the constructor: the greeting, unless input has come before it: that is waited for and gets its answer
+  // [on_received()]. The connection tells this object from now on.
   void start(net::Connection& connection, Instant now);
 
   // --- from the door -----------------------------------------------------------------------------------------------
@@ -41,6 +42,7 @@ class ServerConnection final : public net::ConnectionUser, private TimerHandler,
   void on_resources();
   // It waited for that longer than Ingress has patience: 452, and the rest of the content is swallowed.
   void on_stalled_too_long(Instant now);
+  // Since when nothing of its content could be kept, however often it was tried.
   [[nodiscard]] Instant stalled_since() const { return stalled_since_; }
   void on_shutdown();
   // The grace is over: 421 and an end whatever is under way.
@@ -67,6 +69,7 @@ class ServerConnection final : public net::ConnectionUser, private TimerHandler,
   void begin_content();
   [[nodiscard]] bool make_room(std::size_t bytes, Instant now);
   bool stream_out(std::size_t keep_bytes, Instant now);
+  void stall(Instant now);
   void drop_content();
   void finish_transaction(Instant now);
   void refuse_content(const mail::Reply& reply, Instant now);
@@ -88,7 +91,7 @@ class ServerConnection final : public net::ConnectionUser, private TimerHandler,
   bool half_closed_ = false;  // the client has sent its FIN
   bool stalled_ = false;      // for memory or room in the spool; in Ingress's list of the waiting
   bool feeding_ = false;
-  Instant stalled_since_{};
+  Instant stalled_since_ = never;  // `never`: what came last was kept
   std::uint32_t messages_ = 0;
 
   // The transaction whose content is coming in.

@@ -145,6 +145,8 @@ class Loop {
   [[nodiscard]] virtual StatusOr<Descriptor> open_stream(const Address& remote, const Address& source) = 0;
   // A datagram socket bound to `source` (a random port unless it names one) that talks only to `remote`.
   [[nodiscard]] virtual StatusOr<Descriptor> open_datagram(const Address& remote, const Address& source) = 0;
+  // Whether received bytes wait to be read, as far as the kernel knows at this moment. For a connected stream.
+  [[nodiscard]] virtual bool input_waiting(Descriptor descriptor) = 0;
   // Ends both directions: pending operations complete, the peer sees FIN. Never blocks.
   virtual void shutdown(Descriptor descriptor) = 0;
   // Ends the sending direction only.

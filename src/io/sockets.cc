@@ -9,6 +9,7 @@
 
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 
@@ -136,6 +137,12 @@ StatusOr<Descriptor> open_datagram_socket(const Address& remote, const Address& 
   // and choose a random port if there is none yet.
   if (const int code = socket.connect(remote); code != 0) return errno_status(code, doing("talking to", remote));
   return socket.hand_on();
+}
+
+bool input_waits_in(Descriptor descriptor, std::uint64_t& system_calls) {
+  ++system_calls;
+  int bytes = 0;
+  return ::ioctl(descriptor, FIONREAD, &bytes) == 0 && bytes > 0;
 }
 
 void ReserveDescriptor::take() {

@@ -23,6 +23,7 @@ namespace postern::io {
                                                       std::uint64_t& system_calls);
 [[nodiscard]] StatusOr<Descriptor> open_datagram_socket(const Address& remote, const Address& source,
                                                         std::uint64_t& system_calls);
+[[nodiscard]] bool input_waits_in(Descriptor descriptor, std::uint64_t& system_calls);
 
 // Holds one descriptor back, so that at exhaustion a waiting client can still be told and let go.
 class ReserveDescriptor {

@@ -25,10 +25,10 @@ SlotId slot_of(spool::Ticket ticket) {
   return {static_cast<std::uint32_t>(ticket.value), static_cast<std::uint32_t>(ticket.value >> 32)};
 }
 
-// "[192.0.2.1]:40312" → "[192.0.2.1]"; what stands in Received behind the name.
+// "192.0.2.1:40312" → "[192.0.2.1]"; what stands in Received behind the name. Empty for a peer without an IP address.
 std::string address_literal(std::string_view client) {
   const StatusOr<io::Address> address = io::Address::parse(client);
-  return address.ok() && address->is_ip() ? address->ip().to_address_literal() : "[127.0.0.1]";
+  return address.ok() && address->is_ip() ? address->ip().to_address_literal() : std::string();
 }
 
 }  // namespace

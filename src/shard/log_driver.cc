@@ -14,6 +14,7 @@ namespace {
 
 constexpr std::size_t zero_bytes = 1u << 20;
 constexpr Duration space_interval = std::chrono::seconds(1);
+constexpr Duration making_alarm_interval = std::chrono::minutes(1);
 
 Status failure(std::int32_t result, std::string_view what) {
   const StatusCode code = result == -ENOENT   ? StatusCode::kNotFound
@@ -137,7 +138,7 @@ StatusOr<io::Loop::LogFile> LogDriver::file(spool::Slot slot) {
   StatusOr<io::Loop::LogFile> opened =
       setup_.loop.open_log(path.c_str(), setup_.synced && !POSTERN_PLANTED(ack_before_sync));
   if (!opened.ok()) return opened.status();
-  if (!opened->direct && setup_.synced && !std::exchange(said_buffered_, true)) {
+  if (!opened->direct && setup_.synced && !setup_.said_buffered.exchange(true)) {
     setup_.user.on_log_alarm(*this,
                              path +
                                  ": the file system refuses O_DIRECT; using buffered writes and fdatasync, which "
@@ -457,11 +458,14 @@ void LogDriver::on_making(const io::Completion& completion) {
 
 void LogDriver::making_done(const Status& status) {
   making_ = Making::idle;
-  if (!status.ok())
+  const Instant now = setup_.loop.now();
+  if (!status.ok() && now >= making_alarm_due_) {
+    making_alarm_due_ = now + making_alarm_interval;  // it is tried every second
     setup_.user.on_log_alarm(
         *this, (wanted_.kind == spool::SlotRequest::Kind::create ? "a spool segment could not be made: "
                                                                  : "a spool segment could not be put away: ") +
                    std::string(message_of(status)));
+  }
   log_->on_slot_done(wanted_.slot, status);
   setup_.user.on_log_room(*this);
 }

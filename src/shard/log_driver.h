@@ -3,6 +3,7 @@
 // It knows files and operations, and nothing of what the records mean. The shard owns one per log assigned to it.
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <deque>
 #include <memory>
@@ -68,6 +69,7 @@ class LogDriver {
     io::Loop& loop;
     LogUser& user;
     Metrics& metrics;
+    std::atomic<bool>& said_buffered;  // the process's
     std::string data_dir;
     std::uint16_t log = 0;
     bool synced = true;
@@ -185,7 +187,6 @@ class LogDriver {
   std::unique_ptr<spool::Log> log_;
   std::unique_ptr<spool::Replay> replay_;
   absl::flat_hash_map<std::uint32_t, io::Loop::LogFile> files_;
-  bool said_buffered_ = false;
   bool said_failed_ = false;
   bool stopping_ = false;  // nothing new is begun but writes
   unsigned pending_ = 0;   // operations under way
@@ -212,6 +213,7 @@ class LogDriver {
   std::string making_path_, making_new_path_;
   bool directory_made_ = false;
   io::Descriptor making_file_ = -1;
+  Instant making_alarm_due_{};
   std::uint64_t zeroed_ = 0;
   io::FileRequest making_request_;
   io::FileRequest::Space space_;

@@ -16,6 +16,7 @@
 #include <postern/base/time.h>
 #include <postern/dns/lookup.h>
 #include <postern/dns/resolv_conf.h>
+#include <postern/route/resolution.h>
 
 #include "io/address.h"
 
@@ -108,7 +109,10 @@ struct Options {
   std::uint64_t memory_bytes = 0;                      // resolved budget for content, queues, caches; at least 32 MiB
   Duration shutdown_grace = std::chrono::seconds(30);  // 0 … 1 h
   std::vector<ListenerOptions> listeners;              // 1 … 64
-  std::vector<std::string> accept_domains;             // A-labels, lower case; ".example.test" includes subdomains
+  // Where the world reaches us: the listeners' addresses, a wildcard beside this machine's own of its family. Mail that
+  // MX records lead to one of them would loop.
+  std::vector<route::Endpoint> own_endpoints;
+  std::vector<std::string> accept_domains;  // A-labels, lower case; ".example.test" includes subdomains
   LimitOptions limits;
   SpoolOptions spool;
   std::vector<RouteOptions> routes;  // in order, at most 10,000

@@ -41,6 +41,8 @@ struct Process {
   std::atomic<std::uint32_t> recovered{0};
   // Stop: shards that have nothing in flight any more. Each counts itself once.
   std::atomic<std::uint32_t> quiet{0};
+  // The operator has been told that the file system refuses O_DIRECT: once is enough for all logs.
+  std::atomic<bool> said_buffered{false};
   // The process must end with this code: 74 after a failed disk. 0: it need not. Whoever sets it calls on_failure().
   std::atomic<int> exit_code{0};
   std::function<void()> on_failure;  // from any shard's thread; does not block

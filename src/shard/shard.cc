@@ -146,6 +146,7 @@ Shard::Shard(Setup setup)
         LogDriver::Setup{.loop = *loop_,
                          .user = *this,
                          .metrics = metrics_,
+                         .said_buffered = process_.said_buffered,
                          .data_dir = snapshot_->options->data_dir,
                          .log = setup.logs[i],
                          .synced = snapshot_->options->spool.durability == Durability::synced,
@@ -323,6 +324,11 @@ void Shard::on_second(Instant now) {
     store_.trim();
   }
   metrics_.memory_bytes.set(static_cast<std::int64_t>(store_.used_bytes() + queue_.memory_bytes()));
+  std::size_t segments = 0;
+  for (const auto& driver : logs_.all()) {
+    if (driver->ready()) segments += driver->log().index().segment_count();
+  }
+  metrics_.spool_segments.set(static_cast<std::int64_t>(segments));
   metrics_.spool_messages.set(static_cast<std::int64_t>(queue_.message_count()));
   const std::uint64_t calls = loop_->system_calls();
   metrics_.system_calls.add(calls - std::exchange(system_calls_seen_, calls));

@@ -30,9 +30,6 @@ StatusOr<SnapshotPtr> Snapshot::make(const OptionsSnapshot& options, std::uint64
   for (const ListenerOptions& listener : options->listeners) {
     made->listeners.push_back(std::make_shared<const ingress::ListenerContext>(
         ingress::ListenerContext{session, policy::NetworkSet(listener.relay_from)}));
-    if (listener.address.is_ip()) {
-      made->resolution.own_endpoints.push_back({listener.address.ip(), listener.address.port()});
-    }
   }
 
   StatusOr<policy::RelayPolicy> policy = policy::RelayPolicy::make(options->accept_domains, options->hostname);
@@ -51,6 +48,7 @@ StatusOr<SnapshotPtr> Snapshot::make(const OptionsSnapshot& options, std::uint64
 
   made->resolution.smtp_port = options->smtp_client.port;
   made->resolution.own_names = {options->hostname};
+  made->resolution.own_endpoints = options->own_endpoints;
   made->resolution.refuse_networks = options->smtp_client.refuse_networks;
   made->resolution.site_seed = site_seed;
 

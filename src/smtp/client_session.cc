@@ -32,6 +32,12 @@ mail::Outcome outcome_of(const mail::Reply& reply) {
   return reply.permanent() ? mail::Outcome::failed : mail::Outcome::deferred;
 }
 
+// 452, or 552 with older peers [RFC 5321 §4.5.3.1.10]; they stand for other shortages too, where a status says so.
+bool speaks_of_recipient_limit(const mail::Reply& reply) {
+  if (reply.code != 452 && reply.code != 552) return false;
+  return !reply.status.present() || (reply.status.subject == 5 && reply.status.detail == 3);
+}
+
 void append_number(std::string& out, std::uint64_t value) {
   char digits[std::numeric_limits<std::uint64_t>::digits10 + 1];
   const auto end = std::to_chars(std::begin(digits), std::end(digits), value).ptr;
@@ -301,7 +307,7 @@ void ClientSession::begin(const DeliveryRequest& request, Instant now) {
   plan_content(request);
   refuse_unsendable(request);
   if (recipients_open_ == 0) {
-    has_result_ = true;
+    give_result();
     return;
   }
   write_commands(request);
@@ -352,6 +358,7 @@ void ClientSession::refuse_unsendable(const DeliveryRequest& request) {
       settle(i, mail::Outcome::failed, ours(bad_destination, "the forward-path cannot be sent"));
     } else if (sendable == recipients_max()) {
       settle(i, mail::Outcome::deferred, ours(too_many_recipients, "the next hop takes fewer recipients at once"));
+      results_[i].beyond_limit = true;
     } else {
       ++sendable;
     }
@@ -599,6 +606,7 @@ void ClientSession::on_rcpt_reply(std::size_t recipient) {
   } else {
     // Some say 552 for too many recipients, where 452 is due [RFC 5321 §4.5.3.1.10].
     settle(recipient, reply.code == 552 ? mail::Outcome::deferred : outcome_of(reply), reply);
+    results_[recipient].beyond_limit = transaction_.accepted > 0 && speaks_of_recipient_limit(reply);
   }
 }
 
@@ -656,16 +664,26 @@ void ClientSession::settle(std::size_t recipient, mail::Outcome outcome, const m
   --recipients_open_;
   results_[recipient].outcome = outcome;
   results_[recipient].reply = reply;
+  results_[recipient].beyond_limit = false;
 }
 
 void ClientSession::settle_open(mail::Outcome outcome, const mail::Reply& reply) {
   for (std::size_t i = 0; recipients_open_ > 0 && i < recipient_states_.size(); ++i) settle(i, outcome, reply);
 }
 
-void ClientSession::finish_transaction(Instant now) {
+// Every further transaction leaves fewer recipients than the one before, or there is none: a peer that settles nobody
+// gets no second one.
+void ClientSession::give_result() {
   POSTERN_CHECK(recipients_open_ == 0);
-  reset_due_ = transaction_.mail_accepted && !transaction_.peer_is_clean;
   has_result_ = true;
+  const auto settles = [](const mail::RecipientResult& result) { return result.outcome != mail::Outcome::deferred; };
+  if (std::ranges::any_of(result_.recipients, settles)) return;
+  for (mail::RecipientResult& result : result_.recipients) result.beyond_limit = false;
+}
+
+void ClientSession::finish_transaction(Instant now) {
+  reset_due_ = transaction_.mail_accepted && !transaction_.peer_is_clean;
+  give_result();
   state_ = State::idle;
   if (extensions_.mail_max != 0 && transactions_ >= extensions_.mail_max) quit(now);
 }
@@ -679,7 +697,7 @@ void ClientSession::end(ConnectionVerdict verdict, const mail::Reply& reply, boo
       result_.disposition = DeliveryResult::Disposition::retry_on_fresh_connection;
     }
     settle_open(mail::Outcome::deferred, reply);
-    has_result_ = true;
+    give_result();
   }
   failure_ = reply;
   connection_ = verdict;

@@ -45,9 +45,12 @@ void append_received_field(std::string& out, const ReceivedField& field) {
   out += "Received: from ";
   if (field.hello_name.empty()) out += "unknown";
   for (const char c : field.hello_name.substr(0, hello_shown_max)) out += is_harmless(c) ? c : '?';
-  out += " (";
-  out += field.peer_address_literal;
-  out += ")\r\n\tby ";
+  if (!field.peer_address_literal.empty()) {
+    out += " (";
+    out += field.peer_address_literal;
+    out += ")";
+  }
+  out += "\r\n\tby ";
   out += field.hostname;
   out += " with ";
   out += protocol_keyword(field.protocol, field.smtp_utf8);

@@ -33,8 +33,8 @@ System machine() {
 // A listener is the one thing that a configuration cannot do without.
 constexpr std::string_view minimal = "[[listener]]\naddress = \"127.0.0.1:25\"\n";
 
-LoadedConfig load(std::string_view text) {
-  return parse_config(text, "/etc/postern/posternd.toml", machine());
+LoadedConfig load(std::string_view text, const System& system = machine()) {
+  return parse_config(text, "/etc/postern/posternd.toml", system);
 }
 
 // `text` stands before the listener, so that its lines count from 1.
@@ -78,6 +78,27 @@ TEST(Config, DefaultsAreThoseOfTheManual) {
   EXPECT_EQ(options.dns.servers[0].address.to_string(), "192.0.2.53");
   EXPECT_EQ(options.event_log.path, "/var/lib/postern/events.jsonl");
   EXPECT_TRUE(options.admin.address.empty());
+}
+
+std::vector<std::string> endpoints_of(const LoadedConfig& loaded) {
+  std::vector<std::string> texts;
+  if (loaded.options == nullptr) return {"no options"};
+  for (const route::Endpoint& own : loaded.options->own_endpoints) {
+    texts.push_back(io::Address::ip(own.address, own.port).to_string());
+  }
+  return texts;
+}
+
+TEST(Config, WildcardListenersAreReachedUnderEachAddressOfTheMachine) {
+  System system = machine();
+  for (const char* address : {"127.0.0.1", "192.0.2.7", "::1", "2001:db8::7"}) {
+    system.addresses.push_back(*IpAddress::parse(address));
+  }
+  EXPECT_THAT(endpoints_of(load("[[listener]]\naddress = '0.0.0.0:25'\n", system)),
+              ElementsAre("0.0.0.0:25", "127.0.0.1:25", "192.0.2.7:25"));
+  EXPECT_THAT(endpoints_of(load("[[listener]]\naddress = '[::]:26'\n[[listener]]\naddress = 'unix:/x'\n", system)),
+              ElementsAre("[::]:26", "[::1]:26", "[2001:db8::7]:26"));
+  EXPECT_THAT(endpoints_of(load("[[listener]]\naddress = '192.0.2.8:25'\n", system)), ElementsAre("192.0.2.8:25"));
 }
 
 TEST(Config, EveryKeyArrives) {
@@ -282,6 +303,7 @@ const Fault faults[] = {
      "3: listener.proxy_protocol_from: ", "not implemented"},
     {"[[listener]]\naddress = \"127.0.0.1:26\"\nrelay_from = [\"x\"]", "3: listener.relay_from: ", "\"192.0.2.0/24\""},
     {"[[listener]]\naddress = \"127.0.0.1:25\"", "4: listener.address: ", "taken by the listener of line 1"},
+    {"\n\xC3\xBC = 1", "2: ", "outside ASCII"},
     {"hostname = ", "1: ", "TOML"},
 };
 
@@ -344,6 +366,12 @@ TEST(Config, EveryPrintedKeyHasADefaultAndAHelp) {
     EXPECT_FALSE(key.help.empty()) << key.name;
     EXPECT_EQ(key.help.find('\n'), std::string_view::npos) << key.name;
     EXPECT_TRUE(!key.default_value.empty() || key.name == "hostname") << key.name;
+  }
+}
+
+TEST(Config, ATableHeaderWithoutANameIsAnErrorAndNoAbort) {
+  for (const char* header : {"[#", "[[#", "[=]", "[.]", "[a.#]", "[ \x01"}) {
+    EXPECT_THAT(only_error(load_root(header)), HasSubstr("/etc/postern/posternd.toml:1: ")) << header;
   }
 }
 

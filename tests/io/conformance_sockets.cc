@@ -455,6 +455,20 @@ TEST_P(Conformance, HalfClosedConnectionStillReceives) {
   close(pair);
 }
 
+TEST_P(Conformance, WaitingInputIsSeenUntilItIsReceived) {
+  start();
+  const Pair pair = connected();
+  EXPECT_FALSE(loop().input_waiting(pair.server));
+  send_all(pair.client, "too early");
+  settle(std::chrono::milliseconds(50));  // bytes take their time on the way
+  EXPECT_TRUE(loop().input_waiting(pair.server));
+  EXPECT_FALSE(loop().input_waiting(pair.client)) << "the other side's input";
+  loop().shutdown_send(pair.client);
+  EXPECT_EQ(receive(pair.server, 1000), "too early");
+  EXPECT_FALSE(loop().input_waiting(pair.server)) << "an end of stream is no input";
+  close(pair);
+}
+
 TEST_P(Conformance, AcceptAtDescriptorExhaustionEndsAndTheReserveServes) {
   start();
   if (GetParam().exhaust_descriptors == nullptr) GTEST_SKIP() << "this backend cannot run out of descriptors";

@@ -420,6 +420,55 @@ TEST(Slots, ConnectionsAreReused) {
   EXPECT_LT(simulation.connects(), 600u) << "three of four are kept, and some of these idle out";
 }
 
+// One busy and one idle connection, both leased, and the home says that others wait.
+struct TwoConnections {
+  static constexpr SiteId site{7};
+  OwnerSlots slots{0};
+  Instant now{};
+  TwoConnections() {
+    slots.on_ready(site, now);
+    EXPECT_TRUE(std::holds_alternative<Notice>(*slots.take_output()));
+    slots.on_slot_grant({.site = site, .slots = 2}, now);
+    for (const bool more : {true, false}) {
+      EXPECT_TRUE(std::holds_alternative<OwnerSlots::Start>(*slots.take_output()));
+      slots.on_started(site, more, now);
+      slots.on_connecting(site, now);
+    }
+    slots.on_delivery_done(site, true, now);
+    EXPECT_FALSE(slots.take_output());
+    slots.on_slot_recall({.site = site, .slots = 0, .idle = true}, now);
+  }
+};
+
+TEST(OwnerSlots, AnIdleConnectionThatOthersWaitForGoesWhenItWasNotNeededForAWhile) {
+  TwoConnections with;
+  EXPECT_FALSE(with.slots.take_output());
+  ASSERT_EQ(with.slots.next_deadline(), with.now + OwnerSlots::idle_window);
+  with.now += OwnerSlots::idle_window;
+  with.slots.on_deadline(with.now);
+  EXPECT_EQ(std::get<OwnerSlots::CloseIdle>(*with.slots.take_output()).connections, 1u);
+  EXPECT_EQ(std::get<SlotReturn>(*with.slots.take_output()).slots, 1u);
+  EXPECT_FALSE(with.slots.take_output());
+  EXPECT_EQ(with.slots.slots_held(TwoConnections::site), 1u);
+  EXPECT_EQ(with.slots.next_deadline(), never);
+}
+
+TEST(OwnerSlots, OneThatIsNeededNowAndThenStays) {
+  TwoConnections with;
+  for (int i = 0; i < 10; ++i) {
+    with.now += OwnerSlots::idle_window * 2 / 3;
+    with.slots.on_deadline(with.now);
+    EXPECT_FALSE(with.slots.take_output());
+    with.slots.on_ready(TwoConnections::site, with.now);
+    EXPECT_TRUE(std::holds_alternative<OwnerSlots::Start>(*with.slots.take_output()));
+    with.slots.on_started(TwoConnections::site, false, with.now);
+    with.slots.on_connecting(TwoConnections::site, with.now);
+    with.slots.on_delivery_done(TwoConnections::site, true, with.now);
+  }
+  EXPECT_FALSE(with.slots.take_output());
+  EXPECT_EQ(with.slots.slots_held(TwoConnections::site), 2u);
+}
+
 TEST(SlotBroker, KnowsWhichPathsItLeases) {
   EXPECT_TRUE(SlotBroker({.shards = 4, .connections_per_path = 8}).leases());
   EXPECT_FALSE(SlotBroker({.shards = 4, .connections_per_path = 7}).leases());

@@ -131,11 +131,13 @@ class Postern:
 
     # --- life ---
 
-    def start(self, wait=True, descriptors=None):
-        """`descriptors`: the hard limit on them that the process gets."""
+    def start(self, wait=True, descriptors=None, before_exec=None):
+        """`descriptors`: the hard limit on them that the process gets. `before_exec` is called in the new process."""
         def limit():
             if descriptors:
                 resource.setrlimit(resource.RLIMIT_NOFILE, (descriptors, descriptors))
+            if before_exec:
+                before_exec()
 
         self.write_config()
         os.makedirs(self.mail, exist_ok=True)
@@ -191,17 +193,20 @@ class Postern:
         if self.made_folder and not os.environ.get("POSTERN_TEST_KEEP"):
             shutil.rmtree(self.folder, ignore_errors=True)
 
-    def log(self):
+    def log(self, size=8000):
+        """The end of what it wrote to stderr."""
         try:
             with open(self.stderr_path, "rb") as file:
-                return file.read().decode("utf-8", "replace")[-8000:]
+                return file.read().decode("utf-8", "replace")[-size:]
         except FileNotFoundError:
             return ""
 
     def check_log(self):
-        text = self.log()
-        if "postern: bug at" in text or "Sanitizer" in text or "runtime error:" in text:
-            raise AssertionError("posternd says:\n" + text)
+        text = self.log(1 << 20)
+        bug = re.search(r"^.*(postern: bug at|Sanitizer|runtime error:)", text, re.MULTILINE)
+        if bug:
+            # From its first line on: what comes behind a sanitizer's report is of no interest any more.
+            raise AssertionError("posternd says:\n" + "\n".join(text[bug.start():].splitlines()[:200]))
 
     # --- what it shows ---
 
@@ -262,6 +267,51 @@ class Postern:
     def wait_for_mails(self, count, local="user", seconds=20):
         return wait_until(f"{count} files in the Maildir of {local}", lambda: (
             lambda mails: mails if len(mails) >= count else None)(self.mails(local)), seconds)
+
+
+class LoopMount:
+    """A small ext4 of its own, mounted at `place`."""
+
+    def __init__(self, folder, mebibytes):
+        self.image = os.path.join(folder, "image")
+        self.place = os.path.join(folder, "place")
+        os.mkdir(self.place)
+        with open(self.image, "wb") as file:
+            file.truncate(mebibytes << 20)
+
+    def mount(self, options="loop"):
+        """An empty text, or why it cannot be."""
+        done = subprocess.run([program("mount"), "-o", options, self.image, self.place], capture_output=True, check=False)
+        return done.stderr.decode().strip() if done.returncode else ""
+
+    def mount_again(self, access):
+        """`access`: ro or rw, while it stays mounted."""
+        subprocess.run([program("mount"), "-o", f"remount,{access}", self.place], capture_output=True, check=True)
+
+    def remount(self):
+        """As after a reboot: what the file system kept in memory only is gone."""
+        subprocess.run([program("umount"), self.place], capture_output=True, check=True)
+        trouble = self.mount()
+        if trouble:
+            raise AssertionError(trouble)
+
+    def clean_up(self):
+        subprocess.run([program("umount"), "-l", self.place], capture_output=True, check=False)
+
+
+def loop_mount(test, mebibytes):
+    """A LoopMount that goes with the test, or a skip."""
+    if os.geteuid() != 0:
+        test.skipTest("mounting needs root")
+    folder = tempfile.mkdtemp(prefix="postern-disk-")
+    test.addCleanup(shutil.rmtree, folder, True)
+    made = LoopMount(folder, mebibytes)
+    subprocess.run([program("mkfs.ext4"), "-q", "-m", "0", made.image], check=True, capture_output=True)
+    trouble = made.mount()
+    if trouble:
+        test.skipTest(f"no loop mount here: {trouble}")
+    test.addCleanup(made.clean_up)
+    return made
 
 
 # --- content of a stored or relayed mail ---

@@ -1,4 +1,9 @@
 """Delivery by MX records of a real DNS server. All hosts are loopback addresses; the port is one of the test's."""
+import array
+import fcntl
+import ipaddress
+import socket
+import struct
 import unittest
 
 from dns_server import Nsd
@@ -141,6 +146,36 @@ class Mx(RelayTest):
         self.sink.wait_for(31)
         wait_until("a hit", lambda: self.relay.metrics()["postern_dns_cache_hits_total"] > 0)  # counted once a second
         self.assertLess(self.relay.metrics()["postern_dns_queries_total"], 10)
+
+
+def own_addresses():
+    """The IPv4 addresses of this machine's interfaces [SIOCGIFCONF]."""
+    buffer = array.array("B", bytes(64 * 40))
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
+        filled = struct.unpack("iL", fcntl.ioctl(any_socket, 0x8912, struct.pack("iL", len(buffer), buffer.buffer_info()[0])))[0]
+    return [ipaddress.ip_address(bytes(buffer[at + 20:at + 24])) for at in range(0, filled, 40)]
+
+
+class Wildcard(RelayTest):
+    def test_an_mx_at_any_address_of_this_machine_is_ourselves(self):
+        outer = [address for address in own_addresses() if not address.is_loopback]
+        if not outer:
+            self.skipTest("this machine has no address beside loopback")
+        dns = Nsd(["loop MX 10 a.loop", f"a.loop A {outer[0]}", "local MX 10 a.local", "a.local A 127.0.0.9"])
+        self.addCleanup(dns.stop)
+        relay = self.postern(accept=[".mail.test"], dns={"servers": [f"127.0.0.1:{dns.port}"]})
+        relay.listener["address"] = f"0.0.0.0:{relay.port}"
+        relay.tables["smtp_client"]["port"] = relay.port
+        relay.start()
+        for count, domain in enumerate(("loop.mail.test", "local.mail.test"), 1):
+            with Client(relay.port) as client:
+                client.hello()
+                client.envelope("", [f"user@{domain}"])
+                self.assertEqual(client.data()[0], 250)
+            wait_until("the failed event", lambda count=count: len(relay.events("failed")) == count)
+            self.assertIn("5.4.6", relay.events("failed")[-1]["reply"])
+        self.assertEqual(len(relay.events("received")), 2, "it came to ourselves")
+        self.assertEqual(relay.metrics()["postern_connections_opened_total"], 0)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Next hops that misbehave: nothing is lost, nothing is sent twice without need, and the sender is told what failed."""
 import email
 import re
+import socket
 import threading
 import time
 import unittest
@@ -98,6 +99,42 @@ class Misbehaving(RelayTest):
             self.assertEqual(len(sink.messages), 5)
             self.assertEqual(relay.events("failed"), [])
 
+    def test_an_answer_before_the_end_from_a_peer_that_reads_no_more_ends_the_attempt(self):
+        # The kernel still holds the message when its outcome is known: it must be let go, and the connection too.
+        with socket.socket() as listening:
+            listening.bind(("127.0.0.1", 0))
+            listening.listen()
+            peers = []
+
+            def serve():
+                peer, _ = listening.accept()
+                peers.append(peer)
+                peer.sendall(b"220 hop\r\n")
+                heard = b""
+                for mark, answer in ((b"EHLO", b"250 hop\r\n"), (b"MAIL", b"250 ok\r\n"), (b"RCPT", b"250 ok\r\n"),
+                                     (b"DATA", b"354 go on\r\n")):
+                    while mark not in heard:
+                        heard += peer.recv(4096)
+                    peer.sendall(answer)
+                peer.sendall(b"552 5.3.4 enough\r\n")
+
+            thread = threading.Thread(target=serve, daemon=True)
+            thread.start()
+            relay = self.postern(routes=[("example.test", f"smtp:[127.0.0.1]:{listening.getsockname()[1]}")])
+            relay.routes.append(relay.maildir_route("*"))
+            relay.start()
+            large = b"Subject: x\r\n\r\n" + (b"y" * 70 + b"\r\n") * 300_000  # more than socket buffers take
+            self.send(relay, content=large)
+            (failed,) = wait_until("the failed event", lambda: relay.events("failed"), 30)
+            self.assertIn("552 5.3.4 enough", failed["reply"])
+            wait_until("the DSN in its sender's mailbox", lambda: relay.mails("sender"))
+            wait_until("the connection to go", lambda: relay.metrics()['postern_connections{direction="out"}'] == 0)
+            self.assertEqual(relay.queued(), 0)
+            relay.stop()
+            thread.join(10)
+            for peer in peers:
+                peer.close()
+
     def test_silence_runs_into_the_time_limit_and_is_tried_again(self):
         self.arrives_once(First("MAIL", SILENCE), smtp_client={"reply_timeout": "1s"})
 
@@ -144,6 +181,32 @@ class Misbehaving(RelayTest):
             for outcome, count in (("relayed", 2), ("failed", 1)):
                 wait_until(f"{count} {outcome}", lambda outcome=outcome, count=count:
                            relay.metrics()[f'postern_recipients_total{{outcome="{outcome}"}}'] == count)
+
+    def test_recipients_beyond_the_next_hops_limit_follow_at_once(self):
+        def script(step, session, argument):
+            if step == "RCPT" and len(session.recipients) >= 2:
+                return "452 4.5.3 too many recipients"
+            return None
+        recipients = [f"user{n}@example.test" for n in range(5)]
+        for extensions in (["PIPELINING", "ENHANCEDSTATUSCODES", "LIMITS RCPTMAX=2"], ["PIPELINING", "ENHANCEDSTATUSCODES"]):
+            with Sink(script, extensions=extensions) as sink:
+                relay = self.to_sink(sink, retry={"schedule": ["1h"]})
+                self.send(relay, recipients)
+                sink.wait_for(3)
+                self.assertEqual(sorted(sum((message.recipients for message in sink.messages), [])), recipients)
+                self.assertEqual([len(message.recipients) for message in sink.messages], [2, 2, 1])
+                self.assertEqual(len(sink.sessions), 1)
+                wait_until("the queue to be empty", lambda relay=relay: relay.queued() == 0)
+                wait_until("five relayed", lambda relay=relay: len(relay.events("relayed")) == 5)
+                self.assertEqual(relay.events("deferred"), [])
+                relay.stop()
+
+    def test_a_next_hop_without_room_for_anyone_is_tried_again_later(self):
+        with Sink(lambda step, session, argument: "452 4.5.3 too many recipients" if step == "RCPT" else None) as sink:
+            relay = self.to_sink(sink, retry={"schedule": ["1h"]})
+            self.send(relay, ["one@example.test", "two@example.test"])
+            wait_until("both deferred", lambda: len(relay.events("deferred")) == 2)
+            self.assertEqual(sum(command.startswith("MAIL") for session in sink.sessions for command in session.commands), 1)
 
 
 class Dsns(RelayTest):

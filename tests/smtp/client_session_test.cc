@@ -64,8 +64,8 @@ ClientDriver greeted(const std::vector<std::string>& extensions, const ClientOpt
 //   M: a content line, CRLF added; M~ without (the last)
 //   B: begin: reverse-path, forward-paths; and form=plain, body=8bitmime, smtputf8
 //   L: connection lost    T: the deadline passes    Q: quit()
-//   R: one recipient's result: outcome, code, status ("-": none)     D: disposition and connection's verdict
-//   W: what is wanted: bytes, delivery, content, close      F: code of failure()
+//   R: one recipient's result: outcome, code, status ("-": none), beyond-limit     D: disposition and connection's
+//   verdict W: what is wanted: bytes, delivery, content, close      F: code of failure()
 
 struct Transcript {
   std::string name;
@@ -118,6 +118,7 @@ std::string text_of(const mail::RecipientResult& result) {
   std::string text(to_text(result.outcome));
   text += " " + std::to_string(result.reply.code) + " ";
   text += result.reply.status.present() ? result.reply.status.to_string() : "-";
+  if (result.beyond_limit) text += " beyond-limit";
   return text;
 }
 

@@ -39,6 +39,12 @@ TEST(ReceivedFieldTest, HasFromByWithIdForAndDate) {
                                 "\r\n\tfor <a@example.org>;\r\n\tSun, 22 Nov 2026 06:14:32 +0000\r\n");
 }
 
+TEST(ReceivedFieldTest, InventsNoAddress) {
+  ReceivedField field = example();
+  field.peer_address_literal = {};
+  EXPECT_TRUE(written(field).starts_with("Received: from client.example\r\n\tby mx.example.test with ESMTP id "));
+}
+
 TEST(ReceivedFieldTest, HostileNamesStayWithinTheirPlace) {
   ReceivedField field = example();
   field.hello_name = "x)\r\nBcc: (\xC3;<\"@";

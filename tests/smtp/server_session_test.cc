@@ -33,7 +33,7 @@ std::shared_ptr<ServerOptions> test_options() {
 }
 
 ServerFacts test_facts() {
-  return {"192.0.2.1", "[192.0.2.1]", true};
+  return {"192.0.2.1", true};
 }
 
 // Sends `text` with every verdict answered and every reply reported sent before, as a patient client does.
@@ -106,7 +106,7 @@ TEST(ServerSessionTest, RefusedConnectIsToldAndClosed) {
 }
 
 TEST(ServerSessionTest, ListenerWithoutEsmtpKnowsNoEhlo) {
-  ServerDriver driver(test_options(), {"192.0.2.1", "[192.0.2.1]", false});
+  ServerDriver driver(test_options(), {"192.0.2.1", false});
   (void)driver.take_received();
   EXPECT_EQ(say(driver, "EHLO x\r\n"), "500 5.5.2 Command not recognized\r\n");
   EXPECT_EQ(say(driver, "HELO x\r\n"), "250 mx.example.test\r\n");

@@ -204,7 +204,7 @@ class Replay {
   Replay(const Transcript& transcript, Cut cut) : transcript_(transcript), cut_(cut) {}
 
   void run() {
-    driver_ = std::make_unique<ServerDriver>(transcript_.options, ServerFacts{"192.0.2.1", "[192.0.2.1]", true});
+    driver_ = std::make_unique<ServerDriver>(transcript_.options, ServerFacts{"192.0.2.1", true});
     for (const Step& step : transcript_.steps) {
       SCOPED_TRACE("line " + std::to_string(step.line));
       switch (step.kind) {

@@ -32,6 +32,9 @@ enum class Transport : std::uint8_t { smtp, lmtp, maildir, discard };
 struct RecipientResult {
   Outcome outcome = Outcome::deferred;
   Reply reply;  // the next hop's words; or ours with code 0 and a status of ours when it said nothing
+  // Deferred for the number of recipients alone, in a transaction that settled others: not an attempt. It is due in a
+  // further transaction at once [RFC 5321 §4.5.3.1.10].
+  bool beyond_limit = false;
 };
 
 }  // namespace postern::mail

@@ -160,7 +160,8 @@ class ClientSession {
   void on_deadline(Instant now);
 
   // Starts one delivery; only when want() is delivery. A request that cannot be sent to this peer has its result at
-  // once. Recipients beyond RCPTMAX are deferred unsent (4.5.3): see recipients_max().
+  // once. Recipients beyond RCPTMAX are deferred unsent (4.5.3), see recipients_max(); like those for whom the peer has
+  // no room in this transaction they are beyond_limit when at least one recipient was relayed or failed.
   void begin(const DeliveryRequest& request, Instant now);
 
   // From begin() until its result. Decided by form and offer:
@@ -246,6 +247,7 @@ class ClientSession {
   void settle(std::size_t recipient, mail::Outcome outcome, const mail::Reply& reply);
   void settle_open(mail::Outcome outcome, const mail::Reply& reply);
   void finish_transaction(Instant now);
+  void give_result();
 
   // The connection's end; open recipients are deferred with the reply.
   void end(ConnectionVerdict verdict, const mail::Reply& reply, bool timed_out = false);

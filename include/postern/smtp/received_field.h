@@ -15,7 +15,7 @@ namespace postern::smtp {
 
 struct ReceivedField {
   std::string_view hello_name;            // as the peer said it; may be hostile, may be empty
-  std::string_view peer_address_literal;  // "[192.0.2.1]"
+  std::string_view peer_address_literal;  // "[192.0.2.1]"; empty for a peer without one (unix socket, a DSN of ours)
   std::string_view hostname;              // ours
   mail::Protocol protocol = mail::Protocol::smtp;
   bool smtp_utf8 = false;  // the transaction asked for SMTPUTF8
@@ -29,9 +29,9 @@ struct ReceivedField {
 // Appends
 //   Received: from HELO ([192.0.2.1])<CRLF><TAB>by HOST with ESMTP id QUEUEID<CRLF><TAB>for
 //   <x@example.net>;<CRLF><TAB>DATE<CRLF>
-// (without a `for` line when there is no only_recipient). A HELO name is shown with '?' for each byte that is no
-// letter, digit or one of ".-_:[]", cut at 255 bytes, and as "unknown" when empty; so neither it nor anything else ends
-// a line.
+// (without a `for` line when there is no only_recipient, without parentheses when there is no address). A HELO name is
+// shown with '?' for each byte that is no letter, digit or one of ".-_:[]", cut at 255 bytes, and as "unknown" when
+// empty; so neither it nor anything else ends a line.
 void append_received_field(std::string& out, const ReceivedField& field);
 
 // The keyword behind "with": "ESMTP", "ESMTPSA", "UTF8SMTP" …

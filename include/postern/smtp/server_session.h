@@ -48,9 +48,8 @@ inline constexpr std::size_t reply_text_lines_max = 16;
 
 // What is known of a connection when its session begins.
 struct ServerFacts {
-  std::string peer_address;          // "192.0.2.1", for logs
-  std::string peer_address_literal;  // "[192.0.2.1]", for the Received field
-  bool esmtp = true;                 // false: EHLO is not known on this listener, HELO only
+  std::string peer_address;  // "192.0.2.1", for logs
+  bool esmtp = true;         // false: EHLO is not known on this listener, HELO only
 };
 
 enum class Wait : std::uint8_t {

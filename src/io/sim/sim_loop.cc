@@ -96,6 +96,12 @@ StatusOr<Address> SimLoop::local_address(Descriptor descriptor) {
   }
 }
 
+bool SimLoop::input_waiting(Descriptor descriptor) {
+  ++calls_;
+  const World::Entry* const entry = dead_ ? nullptr : world_.find(descriptor);
+  return entry != nullptr && entry->kind == Kind::stream && entry->stream->available() > 0;
+}
+
 StatusOr<Descriptor> SimLoop::open_stream(const Address& remote, const Address& source) {
   ++calls_;
   if (dead_ || !world_.descriptors_left()) return errno_status(EMFILE, "socket");

@@ -39,6 +39,7 @@ class SimLoop final : public Loop, private Stream::Watcher, private Waker {
   StatusOr<Address> local_address(Descriptor descriptor) override;
   StatusOr<Descriptor> open_stream(const Address& remote, const Address& source) override;
   StatusOr<Descriptor> open_datagram(const Address& remote, const Address& source) override;
+  bool input_waiting(Descriptor descriptor) override;
   void shutdown(Descriptor descriptor) override;
   void shutdown_send(Descriptor descriptor) override;
   void close(Descriptor descriptor) override;

@@ -100,6 +100,7 @@ class UringLoop final : public Loop {
   StatusOr<Descriptor> open_datagram(const Address& remote, const Address& source) override {
     return open_datagram_socket(remote, source, direct_calls_);
   }
+  bool input_waiting(Descriptor descriptor) override { return input_waits_in(descriptor, direct_calls_); }
   // Directly: as ring operations these always take a worker thread.
   void shutdown(Descriptor descriptor) override {
     ++direct_calls_;

@@ -1,0 +1,433 @@
+// Question: what would relaying a message cost if there were no mail logic? The socket and disk operations of a relayed
+// message on our own io::Loop, and nothing else: every figure of posternd can be given as a fraction of this one.
+//
+//   speed_of_light PORT NEXT_HOP_ADDRESS:PORT CONNECTIONS [FOLDER]
+//
+// Expectation: within 10 % of relay_limit.c, which does the same in plain C on liburing, so that the limit is no straw
+// man of our own loop. With FOLDER every message is on stable storage there before its 250 and before it is sent on:
+// one durable write in flight, what arrives meanwhile is the next one, as the spool does it.
+//
+// Parses nothing but the first letter of a command, looks for the end of data only at the end of what arrived, and
+// treats everything unexpected as a reason to stop. SIGUSR1 prints `messages=… enters=… writes=…`; SIGTERM ends it.
+#include <algorithm>
+#include <charconv>
+#include <csignal>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <deque>
+#include <fcntl.h>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <unistd.h>
+#include <utility>
+#include <vector>
+
+#include <postern/base/ip.h>
+#include <postern/base/text.h>
+
+#include "io/loop.h"
+#include "io/uring/uring_loop.h"
+
+namespace postern {
+namespace {
+
+constexpr std::size_t messages_max = 256;  // held at once; beyond, MAIL waits
+constexpr std::size_t content_bytes_first = 16u << 10, content_bytes_max = 64u << 20;
+constexpr std::size_t batch_bytes_max = 1u << 20;
+constexpr std::uint64_t log_bytes = 64u << 20;  // written round and round
+constexpr std::uint8_t accept_kind = 1, receive_kind = 2, send_kind = 3, write_kind = 4;
+
+volatile std::sig_atomic_t asked_to_report = 0, asked_to_end = 0;
+
+[[noreturn]] void stop(std::string_view what, std::string_view line = {}) {
+  std::fprintf(stderr, "speed_of_light: %.*s: %.*s\n", static_cast<int>(what.size()), what.data(),
+               static_cast<int>(std::min<std::size_t>(line.size(), 80)), line.data());
+  std::exit(1);
+}
+
+struct Message {
+  std::string envelope;            // MAIL, RCPT and DATA lines, as they will be sent
+  std::vector<std::byte> content;  // its capacity; `size` of it with the final dot's line
+  std::size_t size = 0;
+
+  void make_room() {
+    if (size < content.size()) return;
+    if (content.size() >= content_bytes_max) stop("content too large");
+    content.resize(content.empty() ? content_bytes_first : 4 * content.size());
+  }
+};
+
+struct Connection {
+  enum class State : std::uint8_t { awaits_greeting, awaits_hello, idle, awaits_group, awaits_end };
+  io::Descriptor descriptor = -1;
+  std::uint32_t index = 0;
+  bool outbound = false;
+  bool in_content = false;
+  bool more_in_socket = false;
+  State state = State::awaits_greeting;
+  unsigned replies_due = 0;
+  std::string line;  // an unfinished one
+  Message* message = nullptr;
+  io::Slice slice;
+};
+
+// The durable writes: what was appended while one is under way is the next one.
+class Log {
+ public:
+  Log(io::Loop& loop, const std::string& folder) : loop_(loop), path_(folder + "/speed_of_light.log") {
+    const int descriptor = ::open(path_.c_str(), O_CREAT | O_TRUNC | O_WRONLY | O_CLOEXEC, 0600);
+    const std::vector<char> zeros(1u << 20);
+    for (std::uint64_t done = 0; descriptor >= 0 && done < log_bytes; done += zeros.size()) {
+      if (::write(descriptor, zeros.data(), zeros.size()) != static_cast<ssize_t>(zeros.size())) stop("write", path_);
+    }
+    if (descriptor < 0 || ::fsync(descriptor) != 0) stop("preparing", path_);
+    // Pages that stay in the cache make the kernel hand every direct write over them to a worker thread.
+    if (::posix_fadvise(descriptor, 0, 0, POSIX_FADV_DONTNEED) != 0 || ::close(descriptor) != 0)
+      stop("preparing", path_);
+    auto file = loop.open_log(path_.c_str(), true);
+    if (!file.ok()) stop("open", path_);
+    if (!file->direct) std::fprintf(stderr, "speed_of_light: no O_DIRECT here: figures are those of the fallback\n");
+    file_ = *file;
+    for (Batch& batch : batches_) {
+      batch.memory = static_cast<std::byte*>(std::aligned_alloc(io::Loop::log_alignment, batch_bytes_max));
+      if (batch.memory == nullptr) stop("memory");
+    }
+  }
+  ~Log() {
+    ::unlink(path_.c_str());
+    for (const Batch& batch : batches_) std::free(batch.memory);
+  }
+  Log(const Log&) = delete;
+  Log& operator=(const Log&) = delete;
+
+  void append(Connection& in) { waiting_.push_back(&in); }
+  // Begins a write when none is under way and something waits.
+  void start() {
+    if (writing_ || waiting_.empty()) return;
+    writing_ = true;
+    Batch& batch = batches_[0];
+    std::size_t size = 0;
+    while (!waiting_.empty()) {
+      const Message& message = *waiting_.front()->message;
+      const std::size_t needed = message.envelope.size() + message.size;
+      if (needed > batch_bytes_max) stop("a message larger than a batch");
+      if (size + needed > batch_bytes_max) break;
+      std::memcpy(batch.memory + size, message.envelope.data(), message.envelope.size());
+      std::memcpy(batch.memory + size + message.envelope.size(), message.content.data(), message.size);
+      size += needed;
+      written_.push_back(waiting_.front());
+      waiting_.pop_front();
+    }
+    size = (size + io::Loop::log_alignment - 1) / io::Loop::log_alignment * io::Loop::log_alignment;
+    if (offset_ + size > log_bytes) offset_ = 0;
+    loop_.durable_write(file_, {batch.memory, size}, offset_, {.slot = 0, .generation = 0, .kind = write_kind});
+    offset_ += size;
+    ++writes_;
+  }
+  // Those whose messages are durable now.
+  [[nodiscard]] std::vector<Connection*> finish(std::int32_t result) {
+    if (result <= 0) stop("durable write", std::strerror(-result));
+    writing_ = false;
+    return std::exchange(written_, {});
+  }
+  [[nodiscard]] std::uint64_t writes() const { return writes_; }
+
+ private:
+  struct Batch {
+    std::byte* memory = nullptr;
+  };
+  io::Loop& loop_;
+  std::string path_;
+  io::Loop::LogFile file_;
+  Batch batches_[1];
+  std::deque<Connection*> waiting_;  // bounded by messages_max
+  std::vector<Connection*> written_;
+  std::uint64_t offset_ = 0, writes_ = 0;
+  bool writing_ = false;
+};
+
+class Relay final : public io::Sink {
+ public:
+  Relay(io::Loop& loop, Log* log) : loop_(loop), log_(log) {
+    messages_.resize(messages_max);
+    for (Message& message : messages_) free_.push_back(&message);
+  }
+
+  void listen(std::uint16_t port) {
+    auto descriptor = loop_.listen(io::Address::ip(*IpAddress::parse("127.0.0.1"), port), {});
+    if (!descriptor.ok()) stop("listen", message_of(descriptor.status()));
+    listener_ = *descriptor;
+    loop_.accept(listener_, {.slot = 0, .generation = 0, .kind = accept_kind});
+  }
+  void connect(const io::Address& next_hop) {
+    auto descriptor = loop_.open_stream(next_hop, {});
+    if (!descriptor.ok() || ::connect(*descriptor, next_hop.kernel(), next_hop.kernel_size()) != 0) {
+      stop("connecting to the next hop");
+    }
+    receive(add(*descriptor, true));
+  }
+  void turn() {
+    loop_.run_once(*this, never);
+    if (log_ != nullptr) log_->start();
+  }
+  void report() const {
+    std::printf("messages=%llu enters=%llu writes=%llu\n", static_cast<unsigned long long>(relayed_),
+                static_cast<unsigned long long>(loop_.system_calls()),
+                static_cast<unsigned long long>(log_ == nullptr ? 0 : log_->writes()));
+    std::fflush(stdout);
+  }
+
+  void on_completion(const io::Completion& completion) override {
+    switch (completion.token.kind) {
+      case accept_kind: {
+        if (completion.result < 0) stop("accept", std::strerror(-completion.result));
+        Connection& in = add(completion.result, false);
+        say(in, "220 light.test ESMTP\r\n");
+        receive(in);
+        if (!completion.more) loop_.accept(listener_, completion.token);
+        return;
+      }
+      case receive_kind:
+        return on_received(*connections_[completion.token.slot], completion);
+      case write_kind:
+        for (Connection* in : log_->finish(completion.result)) accepted(*in);
+        return;
+      default:
+        if (completion.result < 0 && connections_[completion.token.slot]->outbound) stop("sending to the next hop");
+    }
+  }
+
+ private:
+  Connection& add(io::Descriptor descriptor, bool outbound) {
+    connections_.push_back(std::make_unique<Connection>());
+    Connection& connection = *connections_.back();
+    connection.descriptor = descriptor;
+    connection.index = static_cast<std::uint32_t>(connections_.size() - 1);
+    connection.outbound = outbound;
+    return connection;
+  }
+
+  // --- operations
+  void receive(Connection& connection) {
+    const io::Token token{.slot = connection.index, .generation = 0, .kind = receive_kind};
+    if (connection.in_content) {
+      Message& message = *connection.message;
+      loop_.recv_into(connection.descriptor, MutableBytes(message.content).subspan(message.size),
+                      !connection.more_in_socket, token);
+    } else {
+      loop_.recv(connection.descriptor, !connection.more_in_socket, token);
+    }
+  }
+  void send(Connection& connection, const void* data, std::size_t size) {
+    connection.slice = {.data = static_cast<const std::byte*>(data), .size = size};
+    loop_.send(connection.descriptor, {&connection.slice, 1},
+               {.slot = connection.index, .generation = 0, .kind = send_kind});
+  }
+  void say(Connection& connection, std::string_view literal) { send(connection, literal.data(), literal.size()); }
+
+  // --- messages
+  void give_message(Connection& in) {
+    in.message = free_.back();
+    free_.pop_back();
+    in.message->envelope.clear();
+    in.message->size = 0;
+  }
+  void send_on(Connection& out, Message& message) {
+    out.message = &message;
+    out.state = Connection::State::awaits_group;
+    out.replies_due = 3;
+    send(out, message.envelope.data(), message.envelope.size());
+  }
+  void content_complete(Connection& in) {
+    in.message->envelope += "DATA\r\n";
+    in.in_content = false;
+    if (log_ != nullptr) {
+      log_->append(in);
+    } else {
+      accepted(in);
+    }
+  }
+  void accepted(Connection& in) {
+    Message& message = *std::exchange(in.message, nullptr);
+    say(in, "250 2.0.0 Ok\r\n");
+    if (idle_.empty()) {
+      queue_.push_back(&message);
+    } else {
+      Connection& out = *idle_.back();
+      idle_.pop_back();
+      send_on(out, message);
+    }
+  }
+  void relayed(Connection& out) {
+    free_.push_back(std::exchange(out.message, nullptr));
+    ++relayed_;
+    if (queue_.empty()) {
+      out.state = Connection::State::idle;
+      idle_.push_back(&out);
+    } else {
+      Message& message = *queue_.front();
+      queue_.pop_front();
+      send_on(out, message);
+    }
+    if (starved_.empty()) return;
+    Connection& in = *starved_.front();
+    starved_.pop_front();
+    give_message(in);
+    in.message->envelope = std::exchange(in.line, {});
+    say(in, "250 2.1.0 Ok\r\n");
+    receive(in);
+  }
+
+  // --- dialogue
+  // False: the next receive waits until a message is free.
+  bool on_command(Connection& in, std::string_view line) {
+    switch (to_ascii_lower(line.front())) {
+      case 'h':
+      case 'e':
+        say(in, "250 light.test\r\n");
+        return true;
+      case 'm':
+        if (free_.empty()) {
+          in.line = line;
+          starved_.push_back(&in);
+          return false;
+        }
+        give_message(in);
+        in.message->envelope = line;
+        say(in, "250 2.1.0 Ok\r\n");
+        return true;
+      case 'r':
+        in.message->envelope += line;
+        say(in, "250 2.1.5 Ok\r\n");
+        return true;
+      case 'd':
+        in.in_content = true;
+        in.message->make_room();
+        say(in, "354 End data with <CR><LF>.<CR><LF>\r\n");
+        return true;
+      case 'q':
+        say(in, "221 2.0.0 Bye\r\n");
+        return true;
+      default:
+        stop("unexpected command", line);
+    }
+  }
+  void on_reply(Connection& out, std::string_view line) {
+    if (line[3] == '-') return;
+    if (line[0] != '2' && line[0] != '3') stop("the next hop refuses", line);
+    switch (out.state) {
+      case Connection::State::awaits_greeting:
+        out.state = Connection::State::awaits_hello;
+        return say(out, "EHLO light.test\r\n");
+      case Connection::State::awaits_hello:
+        out.state = Connection::State::idle;
+        return idle_.push_back(&out);
+      case Connection::State::awaits_group:
+        if (--out.replies_due > 0) return;
+        out.state = Connection::State::awaits_end;
+        return send(out, out.message->content.data(), out.message->size);
+      case Connection::State::awaits_end:
+        return relayed(out);
+      case Connection::State::idle:
+        stop("the next hop speaks unasked", line);
+    }
+  }
+  bool on_lines(Connection& connection, std::string_view bytes) {
+    std::string joined;
+    if (!connection.line.empty()) {
+      joined = std::exchange(connection.line, {}).append(bytes);
+      bytes = joined;
+    }
+    bool go_on = true;
+    while (!bytes.empty()) {
+      const std::size_t end = bytes.find('\n');
+      if (end == std::string_view::npos) break;
+      if (end < 4) stop("line too short", bytes);
+      if (connection.outbound) {
+        on_reply(connection, bytes.substr(0, end + 1));
+      } else {
+        if (end + 1 != bytes.size()) stop("pipelined input", bytes);
+        go_on = on_command(connection, bytes);
+      }
+      bytes.remove_prefix(end + 1);
+    }
+    if (!bytes.empty()) connection.line = bytes;
+    return go_on;
+  }
+  void on_received(Connection& connection, const io::Completion& completion) {
+    connection.more_in_socket = completion.more_in_socket;
+    if (completion.result <= 0) {
+      if (completion.buffer.held()) loop_.release(completion.buffer);
+      if (connection.outbound) stop("the next hop hung up");
+      loop_.close(connection.descriptor);
+      return;
+    }
+    if (completion.buffer.held()) {
+      const bool go_on = on_lines(connection, as_text(completion.bytes));
+      loop_.release(completion.buffer);
+      if (go_on) receive(connection);
+      return;
+    }
+    Message& message = *connection.message;
+    message.size += completion.bytes.size();
+    if (message.size >= 5 && std::memcmp(message.content.data() + message.size - 5, "\r\n.\r\n", 5) == 0) {
+      content_complete(connection);
+    } else {
+      message.make_room();
+    }
+    receive(connection);
+  }
+
+  io::Loop& loop_;
+  Log* log_;
+  io::Descriptor listener_ = -1;
+  std::vector<Message> messages_;
+  std::vector<Message*> free_;
+  std::vector<std::unique_ptr<Connection>> connections_;
+  std::vector<Connection*> idle_;    // to the next hop
+  std::deque<Message*> queue_;       // accepted, not yet under way
+  std::deque<Connection*> starved_;  // said MAIL, and no message is free
+  std::uint64_t relayed_ = 0;
+};
+
+int run(int argc, char** argv) {
+  if (argc < 4 || argc > 5) {
+    std::fputs("usage: speed_of_light PORT NEXT_HOP_ADDRESS:PORT CONNECTIONS [FOLDER]\n", stderr);
+    return 2;
+  }
+  const auto port = parse_uint<std::uint16_t>(argv[1]);
+  const std::string_view hop = argv[2];
+  const std::size_t colon = hop.rfind(':');
+  if (!port || colon == std::string_view::npos) stop("PORT and ADDRESS:PORT are wanted", hop);
+  const auto hop_address = IpAddress::parse(hop.substr(0, colon));
+  const auto hop_port = parse_uint<std::uint16_t>(hop.substr(colon + 1));
+  const auto count = parse_uint<unsigned>(argv[3], 1000);
+  if (!hop_address || !hop_port || !count) stop("not an address, a port or a count", hop);
+
+  struct sigaction action = {};
+  action.sa_handler = [](int number) { (number == SIGUSR1 ? asked_to_report : asked_to_end) = 1; };
+  for (const int number : {SIGUSR1, SIGTERM, SIGINT}) sigaction(number, &action, nullptr);
+
+  auto loop = io::make_uring_loop();
+  if (!loop.ok()) stop("io_uring", message_of(loop.status()));
+  std::unique_ptr<Log> log;
+  if (argc == 5) log = std::make_unique<Log>(**loop, argv[4]);
+  Relay relay(**loop, log.get());
+  for (unsigned i = 0; i < *count; ++i) relay.connect(io::Address::ip(*hop_address, *hop_port));
+  relay.listen(*port);
+  while (asked_to_end == 0) {
+    relay.turn();
+    if (std::exchange(asked_to_report, 0) != 0) relay.report();
+  }
+  relay.report();
+  return 0;
+}
+
+}  // namespace
+}  // namespace postern
+
+int main(int argc, char** argv) {
+  return postern::run(argc, argv);
+}
