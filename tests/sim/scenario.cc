@@ -556,7 +556,7 @@ Scenario Scenario::of_seed(std::uint64_t seed) {
   made.connections_per_path = one_of({1, 2, 3, 4, 8});
   made.receive_buffers = one_of({4, 16, 64});
   made.receive_buffer_bytes = one_of({256, 1024, 4096});
-  made.segment_bytes = one_of({1u << 20, 2u << 20});
+  made.segment_bytes = one_of({2u << 20, 4u << 20});
   made.content_max = one_of({10'000, 60'000, 150'000});
   made.mailbox_letters = one_of({1, 2, 8, 128});
   made.little_memory = chance(10);
@@ -580,8 +580,8 @@ Scenario Scenario::of_seed(std::uint64_t seed) {
     made.messages = 150;
     made.content_max = 190'000;
     made.shards = 1;
-    // Half of what the configuration allows, and still enough for a batch to hold a chunk of content.
-    made.segment_bytes = 1u << 20;
+    // The least that the configuration allows.
+    made.segment_bytes = 2u << 20;
     made.dead_hop = true;
     made.little_memory = chance(40);
   }

@@ -18,7 +18,7 @@ struct Scenario {
   std::uint32_t connections_per_path = 3;
   std::uint32_t receive_buffers = 64;
   std::uint32_t receive_buffer_bytes = 4096;
-  std::uint64_t segment_bytes = 1u << 20;
+  std::uint64_t segment_bytes = 2u << 20;
   std::uint32_t content_max = 60'000;
   std::uint32_t mailbox_letters = 128;
   std::uint32_t crashes = 0;
