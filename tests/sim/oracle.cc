@@ -169,7 +169,8 @@ void Oracle::judge(bool drained, Instant now) {
         violation(name + ": delivered though it never came whole");
       }
       if (mail->fate != Mail::Fate::accepted || !recipient.accepted || !drained || flipped_) continue;
-      const bool failed = recipient.refused_for_good || now - mail->accepted_at >= rules.give_up_after;
+      const bool failed =
+          recipient.refused_for_good || rules.hours_may_jump || now - mail->accepted_at >= rules.give_up_after;
       const bool silent = mail->sender.empty() && failed;
       const bool sender_refused = refused_.contains(mail->sender) && failed;
       if (recipient.deliveries.empty() && recipient.reports.empty() && !silent && !sender_refused) {
