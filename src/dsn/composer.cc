@@ -5,6 +5,7 @@
 
 #include <postern/base/check.h>
 #include <postern/base/date.h>
+#include <postern/base/planted.h>
 #include <postern/base/text.h>
 #include <postern/dsn/composer.h>
 
@@ -196,7 +197,15 @@ bool returns_content(const mail::Envelope& envelope, const mail::ContentFacts& f
 std::optional<Notification> compose_failure(const mail::Envelope& envelope, const Original& original,
                                             std::span<const FailedRecipient> failed, const Options& options,
                                             WallTime now, Random& random) {
-  const mail::PathView sender = envelope.reverse_path();
+  mail::PathView sender = envelope.reverse_path();
+#ifdef POSTERN_PLANTED_BUGS
+  static std::string postmaster;
+  if (POSTERN_PLANTED(dsn_for_dsn) && sender.null() && !failed.empty()) {
+    postmaster = "postmaster@";
+    postmaster.append(envelope.recipient(failed.front().index).forward_path.domain());
+    sender = {.text = postmaster, .domain_offset = 11};
+  }
+#endif
   if (sender.null()) return std::nullopt;
 
   std::string text;

@@ -4,6 +4,7 @@
 #include <utility>
 
 #include <postern/base/check.h>
+#include <postern/base/planted.h>
 
 #include "egress/egress.h"
 
@@ -164,6 +165,7 @@ void ClientConnection::pump() {
     Instant deadline = session_.next_deadline();
     if (counted_idle_) deadline = now + egress_.options_.idle;
     if (session_.has_result()) deadline = std::min(deadline, now + egress_.options_.linger);
+    if (POSTERN_PLANTED(timeout_never_fired) && delivery_ != nullptr) deadline = never;
     egress_.timers_.arm(timer_, deadline);
   }
   pumping_ = false;

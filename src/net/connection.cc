@@ -6,6 +6,7 @@
 #include <utility>
 
 #include <postern/base/check.h>
+#include <postern/base/planted.h>
 
 #include "io/errors.h"
 
@@ -73,11 +74,12 @@ void Connection::on_recv(const io::Completion& completion) {
 void Connection::deliver(Held received) {
   delivering_ = true;
   resumed_ = false;
+  if (POSTERN_PLANTED(buffer_reused_early)) table_.release(received.buffer);
   const std::size_t taken = user_.on_received(received.bytes);
   delivering_ = false;
   POSTERN_CHECK(taken <= received.bytes.size());
   if (state_ != State::open || taken == received.bytes.size()) {
-    table_.release(received.buffer);
+    if (!POSTERN_PLANTED(buffer_reused_early)) table_.release(received.buffer);
     // A connection being closed goes on receiving, to drain.
     if (state_ != State::ending && (reading_ || state_ != State::open)) arm_recv();
     return;

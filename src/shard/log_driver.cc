@@ -7,6 +7,7 @@
 #include <utility>
 
 #include <postern/base/check.h>
+#include <postern/base/planted.h>
 
 namespace postern::shard {
 namespace {
@@ -134,7 +135,8 @@ void LogDriver::unusable(const Status& status) {
 StatusOr<io::Loop::LogFile> LogDriver::file(spool::Slot slot) {
   if (const auto known = files_.find(slot.value); known != files_.end()) return known->second;
   const std::string path = path_of(spool::slot_path(setup_.log, slot));
-  StatusOr<io::Loop::LogFile> opened = setup_.loop.open_log(path.c_str(), setup_.synced);
+  StatusOr<io::Loop::LogFile> opened =
+      setup_.loop.open_log(path.c_str(), setup_.synced && !POSTERN_PLANTED(ack_before_sync));
   if (!opened.ok()) return opened.status();
   if (!opened->direct && setup_.synced && !setup_.said_buffered.exchange(true)) {
     setup_.user.on_log_alarm(*this,

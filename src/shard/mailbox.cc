@@ -2,9 +2,11 @@
 
 #include <utility>
 
+#include <postern/base/planted.h>
+
 namespace postern::shard {
 
-Mailboxes::Mailboxes(queue::ShardIndex shards) : shards_(shards), wakers_(shards, nullptr) {
+Mailboxes::Mailboxes(queue::ShardIndex shards, std::size_t capacity) : shards_(shards), wakers_(shards, nullptr) {
   queues_.reserve(std::size_t{shards} * shards);
   for (std::size_t from = 0; from < shards; ++from) {
     for (std::size_t to = 0; to < shards; ++to) {
@@ -25,6 +27,7 @@ void MailboxEnd::send(queue::ShardIndex to, Letter letter) {
   to_ring_[to] = true;
   any_to_ring_ = true;
   if (outbox.empty() && mailboxes_.queue(self_, to).push(std::move(letter))) return;
+  if (POSTERN_PLANTED(mailbox_full)) return;
   outbox.push_back(std::move(letter));  // NOLINT(bugprone-use-after-move): a push that fails leaves it untouched
   ++waiting_;
 }
@@ -44,7 +47,7 @@ bool MailboxEnd::flush() {
   }
   if (any_to_ring_) {
     for (queue::ShardIndex to = 0; to < mailboxes_.shards(); ++to) {
-      if (to_ring_[to]) mailboxes_.wakers_[to]->wake();
+      if (to_ring_[to] && !POSTERN_PLANTED(lost_doorbell)) mailboxes_.wakers_[to]->wake();
       to_ring_[to] = false;
     }
     any_to_ring_ = false;

@@ -69,9 +69,10 @@ static_assert(sizeof(Letter) <= 40, "a mailbox is shards² × capacity × this")
 // All queues. Made before the shards' threads start, outlives them.
 class Mailboxes {
  public:
-  static constexpr std::size_t capacity = 128;  // letters per pair: what one turn of a busy shard sends, and some
+  // Letters per pair: what one turn of a busy shard sends, and some.
+  static constexpr std::size_t capacity_default = 128;
 
-  explicit Mailboxes(queue::ShardIndex shards);
+  explicit Mailboxes(queue::ShardIndex shards, std::size_t capacity = capacity_default);
   [[nodiscard]] queue::ShardIndex shards() const { return shards_; }
   // Once per shard, before any of them sends: where to ring.
   void set_waker(queue::ShardIndex shard, io::Waker& waker) { wakers_[shard] = &waker; }

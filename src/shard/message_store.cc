@@ -4,6 +4,7 @@
 #include <utility>
 
 #include <postern/base/check.h>
+#include <postern/base/planted.h>
 
 namespace postern::shard {
 
@@ -53,6 +54,7 @@ void MessageStore::give(mail::Message& message, std::uint64_t bytes) {
 }
 
 void MessageStore::recycle(std::unique_ptr<mail::Message> message) {
+  if (POSTERN_PLANTED(chunk_leak) && !message->spooled.empty()) message->budget_bytes = 0;
   give(*message, message->budget_bytes);
   message->clear();
   if (recycled_.size() < recycled_max) recycled_.push_back(std::move(message));
@@ -89,7 +91,7 @@ void MessageStore::lease(mail::Message& message) {
   Kept& kept = *kept_.at(message.id);
   POSTERN_CHECK(kept.message.get() == &message, "a detached message gets no new lease");
   kept.dropped = false;  // it is wanted again before its last lease was over
-  if (message.leases++ == 0) kept.unlink();
+  if (message.leases++ == 0 && !POSTERN_PLANTED(evicted_under_lease)) kept.unlink();
 }
 
 void MessageStore::release(mail::Message& message) {
@@ -106,6 +108,7 @@ void MessageStore::release(mail::Message& message) {
   } else if (kept->second->dropped) {
     remove(message.id);
   } else {
+    if (POSTERN_PLANTED(evicted_under_lease)) kept->second->unlink();
     unleased_.push_back(*kept->second);
   }
 }

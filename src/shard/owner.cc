@@ -7,6 +7,7 @@
 
 #include <postern/base/check.h>
 #include <postern/base/hash.h>
+#include <postern/base/planted.h>
 #include <postern/base/text.h>
 
 namespace postern::shard {
@@ -93,6 +94,7 @@ void Owner::take_recovered(const spool::ReplayedMessage& replayed) {
   destinations.reserve(replayed.unsettled.size());
   for (const spool::ReplayedRecipient& unsettled : replayed.unsettled) {
     if (unsettled.index >= message->envelope.recipient_count()) continue;
+    if (POSTERN_PLANTED(retry_forgotten) && !unsettled.state.empty()) continue;
     const mail::PathView path = message->envelope.recipient(unsettled.index).forward_path;
     destinations.push_back(destination_text(path));
     queue::NewRecipient recipient{.index = unsettled.index,
@@ -378,7 +380,7 @@ void Owner::settle(queue::Settlement& settlement, const egress::Delivery* delive
       metrics_.recipients_failed.add();
       record(settlement.outcome == queue::SettledAs::expired ? EventKind::expired : EventKind::failed,
              settlement.queue_id, settlement.recipient, settlement.reply, delivery);
-      if (!settlement.null_sender) return fail(settlement, delivery);
+      if (!settlement.null_sender || POSTERN_PLANTED(dsn_for_dsn)) return fail(settlement, delivery);
       break;
   }
   write_or_wait(
@@ -508,6 +510,7 @@ bool Owner::write_failure(Failure& failure) {
       {.queue_id = message.id, .added_fields = message.added_fields, .content = returned, .facts = message.facts},
       failure.recipients, snapshot_->dsn, loop_.clocks().wall, random_);
   failure.header = std::move(returned);
+  if (POSTERN_PLANTED(failure_without_dsn) && failure.recipients.size() > 1) notification.reset();
   if (notification && !intake_.can_expect()) {
     failures_stuck_ = true;
     return false;

@@ -20,12 +20,13 @@ namespace postern::shard {
 
 struct Process {
   Process(const MemoryBudget::Options& memory, std::uint32_t connections, std::uint32_t connections_per_peer,
-          std::uint64_t seed, const dns::CacheOptions& cache, queue::ShardIndex shards, OperatorLog& log)
+          std::uint64_t seed, const dns::CacheOptions& cache, queue::ShardIndex shards, OperatorLog& log,
+          std::size_t mailbox_capacity = Mailboxes::capacity_default)
       : memory_budget(memory),
         connection_count(connections),
         peer_counts(connections_per_peer, seed),
         dns_cache(cache),
-        mailboxes(shards),
+        mailboxes(shards, mailbox_capacity),
         operator_log(log) {}
 
   MemoryBudget memory_budget;

@@ -4,6 +4,7 @@
 #include <utility>
 
 #include <postern/base/check.h>
+#include <postern/base/planted.h>
 
 namespace postern::shard {
 namespace {
@@ -95,7 +96,8 @@ Shard::Shard(Setup setup)
       queue_(queue_options(*snapshot_->options), fork(random_)),
       slots_(index_),
       broker_({.shards = process_.mailboxes.shards(),
-               .connections_per_path = snapshot_->options->smtp_client.connections_per_path,
+               .connections_per_path = snapshot_->options->smtp_client.connections_per_path +
+                                       (POSTERN_PLANTED(limit_ignored_by_one_shard) && index_ == 1 ? 1u : 0u),
                .recipients_max = snapshot_->options->smtp_client.recipients}),
       router_(queue_, *resolver_, *loop_, fork(random_)),
       intake_({.loop = *loop_,
@@ -232,7 +234,16 @@ void Shard::turn(bool more_is_coming) {
   mailbox_.receive(letters_per_turn, [this](Letter&& letter) { receive(std::move(letter)); });
   timers_.advance(now, timers_per_turn);
   if (resolver_->next_deadline() <= now) resolver_->on_deadline(now);
-  if (queue_.next_deadline() <= now) queue_.on_deadline(loop_->clocks());
+#ifdef POSTERN_PLANTED_BUGS
+  if (POSTERN_PLANTED(clock_step)) {
+    ClockPair clocks = loop_->clocks();
+    const auto apart = [&] { return clocks.wall.time_since_epoch() - clocks.monotonic.time_since_epoch(); };
+    static const Duration apart_at_first = apart();
+    clocks.monotonic += apart() - apart_at_first;
+    if (queue_.next_deadline() <= clocks.monotonic) queue_.on_deadline(clocks);
+  }
+#endif
+  if (queue_.next_deadline() <= now && !POSTERN_PLANTED(clock_step)) queue_.on_deadline(loop_->clocks());
   if (slots_.next_deadline() <= now) slots_.on_deadline(now);
   if (broker_.next_deadline() <= now) broker_.on_deadline(now);
   work();

@@ -7,6 +7,7 @@
 #include <type_traits>
 
 #include <postern/base/check.h>
+#include <postern/base/planted.h>
 #include <postern/smtp/content_scanner.h>
 
 #undef HWY_TARGET_INCLUDE
@@ -298,6 +299,7 @@ std::size_t scan_piece(const std::uint8_t* piece, std::size_t size, State& state
                        bool& done) {
   // Copies, so that the compiler may keep them in registers.
   State state_here = state;
+  if (POSTERN_PLANTED(dot_at_chunk_border)) state_here.line_bytes = 0;
   mail::ContentFacts facts_here = facts;
   PieceScan scan(piece, size, state_here, facts_here);
   const std::size_t consumed = scan.run();

@@ -12,6 +12,7 @@
 
 #include <postern/base/bytes.h>
 #include <postern/base/check.h>
+#include <postern/base/planted.h>
 #include <postern/base/time.h>
 #include <postern/mail/queue_id.h>
 #include <postern/mail/reply.h>
@@ -58,7 +59,8 @@ void append_reply(std::string& out, const mail::Reply& reply) {
 }
 
 std::string& ServerSession::reply_sink() {
-  return open_slots() == 0 ? output_ : slots_[(next_slot_ - 1) % slots_.size()].behind;
+  return open_slots() == 0 || POSTERN_PLANTED(reply_out_of_order) ? output_
+                                                                  : slots_[(next_slot_ - 1) % slots_.size()].behind;
 }
 
 void ServerSession::reply_with_hostname(std::string_view code, std::string_view text) {

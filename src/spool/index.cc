@@ -5,6 +5,7 @@
 
 #include <postern/base/check.h>
 #include <postern/base/hash.h>
+#include <postern/base/planted.h>
 #include <postern/spool/index.h>
 
 namespace postern::spool {
@@ -61,6 +62,15 @@ std::unique_ptr<Segment> Index::remove_oldest() {
   live_bytes_ -= segment->live_bytes;  // of chunks of others, whose messages are gone with it
   return segment;
 }
+
+#ifdef POSTERN_PLANTED_BUGS
+std::unique_ptr<Segment> Index::planted_remove(std::size_t index) {
+  std::unique_ptr<Segment> segment = std::move(segments_[index]);
+  segments_.erase(segments_.begin() + static_cast<std::ptrdiff_t>(index));
+  segment_bytes_ -= segment->bytes;
+  return segment;
+}
+#endif
 
 void Index::clear_messages(Segment& segment) {
   for (Entry& entry : segment.entries) {

@@ -5,6 +5,7 @@
 #include <utility>
 
 #include <postern/base/check.h>
+#include <postern/base/planted.h>
 #include <postern/spool/log.h>
 
 #include "compactor.h"
@@ -137,6 +138,14 @@ void Log::begin_segment() {
 // --- segments --------------------------------------------------------------------------------------------------------
 
 void Log::advance_oldest() {
+#ifdef POSTERN_PLANTED_BUGS
+  for (std::size_t i = 1; POSTERN_PLANTED(settlement_lost_by_recycling) && i + 1 < index_.segment_count(); ++i) {
+    const Segment& segment = index_.segment(i);
+    if (&segment == active_ || !segment.seal_durable || segment.needed()) continue;
+    free_.push_back(index_.planted_remove(i)->slot);
+    --i;
+  }
+#endif
   while (index_.segment_count() > 1) {
     const Segment& front = index_.segment(0);
     if (&front == active_ || !front.seal_durable || front.needed()) break;

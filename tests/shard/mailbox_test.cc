@@ -37,7 +37,7 @@ class Mailbox : public testing::Test {
 TEST_F(Mailbox, LettersOfOnePairKeepTheirOrderAlsoBeyondTheQueuesRoom) {
   MailboxEnd sender(mailboxes, 0);
   MailboxEnd receiver(mailboxes, 2);
-  constexpr std::uint64_t count = Mailboxes::capacity * 5 + 3;
+  constexpr std::uint64_t count = Mailboxes::capacity_default * 5 + 3;
   for (std::uint64_t i = 0; i < count; ++i) sender.send(2, notice(i));
   std::vector<std::uint64_t> all;
   while (all.size() < count) {

@@ -4,6 +4,8 @@
 //   postern-sim --seeds A..B           searches; stops at the first bad seed, and shows it and a simpler version of it
 //   postern-sim --minutes M            the same from a seed of the clock's choosing
 //   … --keep-going                     does not stop at the first
+//   … --plant NAME                     with a planted bug; in builds with -Dplanted_bugs=true
+//   postern-sim --planted N            how many seeds it takes to find each planted bug, at most N
 #include <chrono>
 #include <cstdint>
 #include <cstdio>
@@ -11,6 +13,9 @@
 #include <cstring>
 #include <string>
 #include <string_view>
+#include <utility>
+
+#include <postern/base/planted.h>
 
 #include "tests/sim/isolated.h"
 #include "tests/sim/scenario.h"
@@ -91,12 +96,72 @@ bool search(std::uint64_t from, std::uint64_t to, Clock::time_point end, bool ke
   return bad == 0;
 }
 
+#ifdef POSTERN_PLANTED_BUGS
+constexpr std::pair<Planted, const char*> plants[] = {
+    {Planted::ack_before_sync, "ack_before_sync"},
+    {Planted::settlement_lost_by_recycling, "settlement_lost_by_recycling"},
+    {Planted::torn_tail_accepted, "torn_tail_accepted"},
+    {Planted::old_batch_validated, "old_batch_validated"},
+    {Planted::retry_forgotten, "retry_forgotten"},
+    {Planted::evicted_under_lease, "evicted_under_lease"},
+    {Planted::buffer_reused_early, "buffer_reused_early"},
+    {Planted::mailbox_full, "mailbox_full"},
+    {Planted::limit_ignored_by_one_shard, "limit_ignored_by_one_shard"},
+    {Planted::lost_doorbell, "lost_doorbell"},
+    {Planted::dsn_for_dsn, "dsn_for_dsn"},
+    {Planted::dot_at_chunk_border, "dot_at_chunk_border"},
+    {Planted::timeout_never_fired, "timeout_never_fired"},
+    {Planted::reply_out_of_order, "reply_out_of_order"},
+    {Planted::clock_step, "clock_step"},
+    {Planted::chunk_leak, "chunk_leak"},
+    {Planted::failure_without_dsn, "failure_without_dsn"},
+};
+
+bool plant(const char* name) {
+  for (const auto& [bug, its_name] : plants) {
+    if (std::strcmp(name, its_name) == 0) planted_bug = bug;
+  }
+  return planted_bug != Planted::none;
+}
+
+// One line per bug: the first seed that finds it, and how.
+int find_planted(std::uint64_t seeds_max) {
+  bool all = true;
+  for (const auto& [bug, name] : plants) {
+    planted_bug = bug;
+    std::uint64_t seed = 1;
+    Verdict verdict;
+    for (; seed <= seeds_max; ++seed) {
+      verdict = run_isolated(Scenario::of_seed(seed));
+      if (!verdict.good) break;
+    }
+    all = all && seed <= seeds_max;
+    const std::string first = verdict.text.substr(0, verdict.text.find('\n'));
+    std::printf("| `%s` | %s | %s |\n", name, seed <= seeds_max ? std::to_string(seed).c_str() : "not found",
+                seed <= seeds_max ? first.c_str() : "");
+    std::fflush(stdout);
+  }
+  return all ? 0 : 1;
+}
+#else
+bool plant(const char*) {
+  return false;
+}
+
+int find_planted(std::uint64_t) {
+  std::fprintf(stderr, "this build has no planted bugs; configure it with -Dplanted_bugs=true\n");
+  return 2;
+}
+#endif
+
 int main(int count, char** words) {
   bool trace = false;
   bool keep_going = false;
   const char* seed = nullptr;
   const char* seeds = nullptr;
   const char* minutes = nullptr;
+  const char* bug = nullptr;
+  const char* planted = nullptr;
   for (int i = 1; i < count; ++i) {
     const std::string_view word = words[i];
     const auto value = [&](const char*& into) {
@@ -108,10 +173,16 @@ int main(int count, char** words) {
     } else if (word == "--keep-going") {
       keep_going = true;
     } else if (!((word == "--seed" && value(seed)) || (word == "--seeds" && value(seeds)) ||
-                 (word == "--minutes" && value(minutes)))) {
+                 (word == "--minutes" && value(minutes)) || (word == "--plant" && value(bug)) ||
+                 (word == "--planted" && value(planted)))) {
       return usage();
     }
   }
+  if (bug != nullptr && !plant(bug)) {
+    std::fprintf(stderr, "no planted bug of that name in this build\n");
+    return 2;
+  }
+  if (planted != nullptr) return find_planted(std::strtoull(planted, nullptr, 10));
   if (seed != nullptr) return one(std::strtoull(seed, nullptr, 10), trace);
   if (seeds != nullptr) {
     const char* const dots = std::strstr(seeds, "..");

@@ -66,7 +66,8 @@ class Relay::Turn final : public io::sim::World::Program {
   shard::Shard& shard_;
 };
 
-Relay::Relay(io::sim::World& world, const shard::OptionsSnapshot& options, const io::sim::LoopOptions& loop_options)
+Relay::Relay(io::sim::World& world, const shard::OptionsSnapshot& options, const io::sim::LoopOptions& loop_options,
+             std::size_t mailbox_letters)
     : world_(world), receive_buffers_(loop_options.receive_buffers) {
   const StatusOr<shard::SnapshotPtr> snapshot = shard::Snapshot::make(options, random_number(world));
   POSTERN_CHECK(snapshot.ok(), "the simulator's options are right");
@@ -76,7 +77,7 @@ Relay::Relay(io::sim::World& world, const shard::OptionsSnapshot& options, const
   cache.bytes_max = std::min<std::size_t>(cache.bytes_max, options->memory_bytes / 16);
   process_ = std::make_unique<shard::Process>(
       memory_options(*options), options->limits.connections, options->limits.connections_per_peer, random_number(world),
-      cache, static_cast<queue::ShardIndex>(options->shards), static_cast<shard::OperatorLog&>(*this));
+      cache, static_cast<queue::ShardIndex>(options->shards), static_cast<shard::OperatorLog&>(*this), mailbox_letters);
   StatusOr<std::unique_ptr<shard::EventLog>> events =
       shard::EventLog::start({.path = "", .shards = options->shards, .on_trouble = nullptr});
   POSTERN_CHECK(events.ok(), "no event log is always possible");

@@ -18,7 +18,8 @@ namespace postern::sim {
 class Relay final : private shard::OperatorLog {
  public:
   // Begins to start; nothing has happened yet when it returns.
-  Relay(io::sim::World& world, const shard::OptionsSnapshot& options, const io::sim::LoopOptions& loop);
+  Relay(io::sim::World& world, const shard::OptionsSnapshot& options, const io::sim::LoopOptions& loop,
+        std::size_t mailbox_letters);
   ~Relay();
   Relay(const Relay&) = delete;
   Relay& operator=(const Relay&) = delete;

@@ -49,7 +49,6 @@ const std::vector<Site>& sites() {
   return all;
 }
 constexpr std::size_t dead_site = 1;
-constexpr std::size_t smart_site = 3;
 constexpr std::size_t senders_site = 4;
 
 class Run {
@@ -69,12 +68,14 @@ class Run {
   [[nodiscard]] std::string make_content(std::uint32_t number);
   void plan_clients();
   void start_client(std::vector<Mail*> mails);
+  void probe();
   void change_moods();
   void plan_trouble();
   void heal();
   void start_relay();
   void plan_crash();
   void live(Instant until);
+  void look_for_quarantine();
   void restart(bool crashed);
   [[nodiscard]] bool drained() const;
   void stop();
@@ -93,6 +94,7 @@ class Run {
   std::uint32_t made_ = 0;
   bool healed_ = false;
   std::set<std::string> maildir_files_;
+  std::vector<Mail*> probes_;
 };
 
 io::sim::World::Options Run::world_options(const Scenario& scenario) {
@@ -135,14 +137,14 @@ std::shared_ptr<const shard::Options> Run::options() const {
   made->hostname = "relay.test";
   made->data_dir = "/spool";
   made->shards = scenario_.shards;
-  made->memory_bytes = 32u << 20;
+  made->memory_bytes = scenario_.little_memory ? 512u << 10 : 32u << 20;
   made->shutdown_grace = stop_grace;
   shard::ListenerOptions where;
   where.text = listener.to_string();
   where.address = listener;
   where.relay_from = {*IpNetwork::parse("10.2.0.0/16")};
   made->listeners = {where};
-  made->limits.message_bytes = 200'000;
+  made->limits.message_bytes = 250'000;
   made->limits.connections = 200;
   made->limits.connections_per_peer = 20;
   made->spool.durability = scenario_.page_cache ? shard::Durability::page_cache : shard::Durability::synced;
@@ -207,7 +209,9 @@ std::string Run::make_content(std::uint32_t number) {
   std::string content = "From: sender\r\nSubject: message " + std::to_string(number) +
                         "\r\nX-Sim: " + std::to_string(number) + "\r\n\r\n";
   const std::uint64_t kind = below(10);
-  const std::uint64_t most = kind < 5 ? 300 : kind < 8 ? 8'000 : scenario_.content_max;
+  // In bulk, most contents are large.
+  const bool bulk = scenario_.messages > 100;
+  const std::uint64_t most = kind < (bulk ? 2u : 5u) ? 300 : kind < (bulk ? 4u : 8u) ? 8'000 : scenario_.content_max;
   const std::size_t size = below(most + 1);
   while (content.size() < size) {
     const std::uint64_t line = below(8);
@@ -216,7 +220,7 @@ std::string Run::make_content(std::uint32_t number) {
     } else if (line == 1) {
       content += "..dots at the start\r\n";
     } else if (line == 2) {
-      content += "\r\n";
+      content += below(2) == 0 ? "\r\n" : "the end.\r\n";
     } else {
       content.append(1 + below(900), static_cast<char>('a' + below(26))).append("\r\n");
     }
@@ -234,13 +238,18 @@ Mail& Run::make_mail() {
     const std::uint64_t where = below(100);
     if (where < 8) local = "bad" + local;
     std::string domain = sites()[below(senders_site)].domains.front();
+    // In bulk little waits for the dead site, so that segments with nothing alive lie between those with something.
+    if (scenario_.messages > 100 && domain == sites()[dead_site].domains.front() && !chance(10)) domain = "d3.test";
     if (where >= 8 && where < 16) domain = "d1.test";
     if (where >= 90 && where < 95) domain = "nowhere.test";
     if (where >= 95) domain = "maildir.test";
     recipients.push_back(local + "@" + domain);
   }
+  // What no relay may take: it is refused, behind the replies to the contents before it.
+  const bool bad = chance(5);
   const std::string sender = chance(10) ? std::string() : "s" + n + "@senders.test";
   std::string content = make_content(number);
+  if (bad) content += "a bare\nline feed\r\n";
   Mail& mail = oracle_.add(sender, std::move(content), recipients);
   for (const std::string& recipient : recipients) {
     if (recipient.ends_with("@nowhere.test")) oracle_.on_refused(recipient);
@@ -274,6 +283,18 @@ void Run::start_client(std::vector<Mail*> mails) {
   clients_.push_back(std::make_unique<Client>(world_, oracle_, manners, std::move(mails), [this] { --clients_open_; }));
   const io::Address source = *io::Address::parse("10.2.0." + std::to_string(1 + below(20)) + ":0");
   clients_.back()->connect(source, listener);
+}
+
+// Once everything is healed, two well-behaved clients: intake must have come back by itself.
+void Run::probe() {
+  for (const bool chunking : {false, true}) {
+    const std::string n = std::to_string(made_++);
+    probes_.push_back(&oracle_.add("s" + n + "@senders.test", make_content(made_), {"r" + n + "@d3.test"}));
+    ++clients_open_;
+    clients_.push_back(std::make_unique<Client>(world_, oracle_, Client::Manners{.chunking = chunking},
+                                                std::vector<Mail*>{probes_.back()}, [this] { --clients_open_; }));
+    clients_.back()->connect(*io::Address::parse("10.2.1.1:0"), listener);
+  }
 }
 
 // --- trouble ---------------------------------------------------------------------------------------------------------
@@ -379,18 +400,24 @@ void Run::start_relay() {
     loop.short_receives = 20;
     loop.accepts_that_end = 20;
   }
-  relay_ = std::make_unique<Relay>(world_, options(), loop);
+  relay_ = std::make_unique<Relay>(world_, options(), loop, scenario_.mailbox_letters);
   plan_crash();
 }
 
 void Run::plan_crash() {
   if (crashes_left_ == 0 || healed_) return;
   // Often soon, so that starts are hit too.
-  const std::uint64_t reach = chance(30) ? 60 : 3'000;
+  const std::uint64_t reach = chance(30) ? 60 : chance(30) ? 20'000 : 3'000;
   world_.crash_at(1 + below(reach), scenario_.power_cuts && !scenario_.page_cache && chance(50));
 }
 
+void Run::look_for_quarantine() {
+  if (scenario_.flipped_bits || relay_->quarantined() == 0) return;
+  oracle_.violation(std::to_string(relay_->quarantined()) + " messages are quarantined, and no bit was flipped");
+}
+
 void Run::restart(bool crashed) {
+  look_for_quarantine();
   if (crashed) {
     oracle_.on_crash(world_.now());
     ++crashes_;
@@ -483,6 +510,8 @@ Outcome Run::go() {
   crashes_left_ = 0;
   // Ages and due times are wall time on the disk: steps before a restart move them.
   const Instant give_up = world_.now() + drain_max + (oracle_.rules.hours_may_jump ? wall_steps_max : Duration::zero());
+  live(world_.now() + 90s);
+  probe();
   while (!drained() && world_.now() < give_up && oracle_.violations().empty()) live(world_.now() + 5s);
   const bool drained_in_time = drained();
   if (!drained_in_time && oracle_.violations().empty()) {
@@ -490,7 +519,13 @@ Outcome Run::go() {
                       std::to_string(clients_open_) + " clients, " + std::to_string(relay_->connections_out()) +
                       " connections out, " + std::to_string(relay_->connections_in()) + " in");
   }
+  for (const Mail* const mail : probes_) {
+    if (mail->fate != Mail::Fate::accepted && oracle_.violations().empty()) {
+      oracle_.violation("message " + std::to_string(mail->number) + " of a well-behaved client was not accepted");
+    }
+  }
   read_maildirs();
+  look_for_quarantine();
   oracle_.judge(drained_in_time, world_.now());
   if (drained_in_time && oracle_.violations().empty()) stop();
   if (const auto& breach = world_.first_breach()) oracle_.violation("breach of io::Loop's contract: " + *breach);
@@ -521,8 +556,10 @@ Scenario Scenario::of_seed(std::uint64_t seed) {
   made.connections_per_path = one_of({1, 2, 3, 4, 8});
   made.receive_buffers = one_of({4, 16, 64});
   made.receive_buffer_bytes = one_of({256, 1024, 4096});
-  made.segment_bytes = one_of({256u << 10, 512u << 10, 1u << 20});
+  made.segment_bytes = one_of({2u << 20, 4u << 20});
   made.content_max = one_of({10'000, 60'000, 150'000});
+  made.mailbox_letters = one_of({1, 2, 8, 128});
+  made.little_memory = chance(10);
   made.network_trouble = chance(50);
   made.disorder = chance(70);
   made.rude_clients = chance(50);
@@ -538,6 +575,16 @@ Scenario Scenario::of_seed(std::uint64_t seed) {
   made.few_descriptors = chance(10);
   made.page_cache = chance(10);
   made.dead_hop = chance(15);
+  // Many segments' worth of mail, so that they are recycled and compacted while something old still waits.
+  if (chance(15)) {
+    made.messages = 150;
+    made.content_max = 190'000;
+    made.shards = 1;
+    // The least that the configuration allows.
+    made.segment_bytes = 2u << 20;
+    made.dead_hop = true;
+    made.little_memory = chance(40);
+  }
   return made;
 }
 
@@ -545,7 +592,7 @@ std::string Scenario::to_text() const {
   std::string text = std::to_string(shards) + " shards, " + std::to_string(messages) + " messages, limit " +
                      std::to_string(connections_per_path) + ", buffers " + std::to_string(receive_buffers) + "×" +
                      std::to_string(receive_buffer_bytes) + ", segments " + std::to_string(segment_bytes >> 10) +
-                     "K, " + std::to_string(crashes) + " crashes";
+                     "K, mailboxes of " + std::to_string(mailbox_letters) + ", " + std::to_string(crashes) + " crashes";
   const std::pair<bool, const char*> features[] = {{power_cuts && crashes > 0, "power cuts"},
                                                    {network_trouble, "network trouble"},
                                                    {disorder, "disorder"},
@@ -558,6 +605,7 @@ std::string Scenario::to_text() const {
                                                    {flipped_bits, "flipped bits"},
                                                    {wall_steps, "wall-clock steps"},
                                                    {few_descriptors, "few descriptors"},
+                                                   {little_memory, "little memory"},
                                                    {page_cache, "page cache"},
                                                    {dead_hop, "dead hop"}};
   for (const auto& [on, name] : features) {
@@ -579,12 +627,13 @@ std::vector<Scenario> Scenario::simpler() const {
        {&Scenario::power_cuts, &Scenario::network_trouble, &Scenario::disorder, &Scenario::rude_clients,
         &Scenario::moody_hops, &Scenario::moody_dns, &Scenario::slow_disk, &Scenario::write_errors,
         &Scenario::full_disk, &Scenario::flipped_bits, &Scenario::wall_steps, &Scenario::few_descriptors,
-        &Scenario::page_cache, &Scenario::dead_hop}) {
+        &Scenario::little_memory, &Scenario::page_cache, &Scenario::dead_hop}) {
     with([&](Scenario& s) { s.*feature = false; });
   }
   with([](Scenario& s) { s.messages = s.messages / 2; });
   with([](Scenario& s) { s.shards = 1; });
   with([](Scenario& s) { s.content_max = 300; });
+  with([](Scenario& s) { s.mailbox_letters = 128; });
   with([](Scenario& s) { s.receive_buffers = 64; });
   with([](Scenario& s) { s.receive_buffer_bytes = 4096; });
   std::erase_if(made, [](const Scenario& s) { return s.messages == 0; });

@@ -18,8 +18,9 @@ struct Scenario {
   std::uint32_t connections_per_path = 3;
   std::uint32_t receive_buffers = 64;
   std::uint32_t receive_buffer_bytes = 4096;
-  std::uint64_t segment_bytes = 512u << 10;
+  std::uint64_t segment_bytes = 2u << 20;
   std::uint32_t content_max = 60'000;
+  std::uint32_t mailbox_letters = 128;
   std::uint32_t crashes = 0;
   bool power_cuts = false;       // half of the crashes
   bool network_trouble = false;  // latency, pieces, lost connections, partitions
@@ -33,6 +34,7 @@ struct Scenario {
   bool flipped_bits = false;
   bool wall_steps = false;
   bool few_descriptors = false;
+  bool little_memory = false;
   bool page_cache = false;  // durability; then the machine keeps its power
   bool dead_hop = false;    // one site is down until the end: its mail expires
 

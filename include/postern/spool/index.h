@@ -16,6 +16,7 @@
 #include <absl/container/flat_hash_map.h>
 #include <absl/container/flat_hash_set.h>
 
+#include <postern/base/planted.h>
 #include <postern/base/status.h>
 #include <postern/mail/location.h>
 #include <postern/mail/queue_id.h>
@@ -82,6 +83,9 @@ class Index {
   [[nodiscard]] const Segment& segment(std::size_t index) const { return *segments_[index]; }
   // Forgets the oldest segment with all that its entries left.
   std::unique_ptr<Segment> remove_oldest();
+#ifdef POSTERN_PLANTED_BUGS
+  std::unique_ptr<Segment> planted_remove(std::size_t index);
+#endif
   // Forgets what is known of a segment's messages (a summary that turned out damaged).
   void clear_messages(Segment& segment);
 

@@ -30,10 +30,11 @@ void World::step_wall(Duration by) {
 
 Duration World::between(Duration least, Duration most) {
   if (most <= least) return least;
-  // In steps of 1/2^20: below() takes no more than 32 bits.
-  constexpr std::uint64_t steps = std::uint64_t{1} << 20;
-  return least +
-         (most - least) * static_cast<std::int64_t>(random_.below(steps + 1)) / static_cast<std::int64_t>(steps);
+  // In steps of 1/2^20: below() takes no more than 32 bits. Long spans are divided first, lest they overflow.
+  constexpr int bits = 20;
+  const auto span = (most - least).count();
+  const auto step = static_cast<std::int64_t>(random_.below((std::uint64_t{1} << bits) + 1));
+  return least + Duration(span < std::int64_t{1} << 40 ? (span * step) >> bits : (span >> bits) * step);
 }
 
 void World::at(Instant when, std::function<void()> what) {
