@@ -490,14 +490,20 @@ bool Owner::advance(Failure& failure) {
     driver.read_state(failure.id, recipient.index, *this, failure.id.value);
     return false;
   }
-  return write_failure(failure);
+  while (!failure.recipients.empty()) {
+    if (!write_failure(failure)) return false;
+  }
+  return true;
 }
 
-// Settlements and DSN in one atomic batch: the failure is known together with its report, or not at all.
+// Settlements and DSN in one atomic batch: the failure is known together with its report, or not at all. Takes the
+// first recipients, as many as one batch holds beside their DSN. False: no room now.
 bool Owner::write_failure(Failure& failure) {
   LogDriver& driver = *logs_.find(failure.location.log);
   spool::Log& log = driver.log();
   const mail::Message& message = *failure.message;
+  const std::size_t count = std::min(failure.recipients.size(), recipients_per_dsn);
+  const std::span<const dsn::FailedRecipient> told = std::span(failure.recipients).first(count);
   std::string returned = std::move(failure.header);
   if (message.spooled.empty()) {
     returned.resize(std::min<std::uint64_t>(
@@ -507,17 +513,17 @@ bool Owner::write_failure(Failure& failure) {
   }
   std::optional<dsn::Notification> notification = dsn::compose_failure(
       message.envelope,
-      {.queue_id = message.id, .added_fields = message.added_fields, .content = returned, .facts = message.facts},
-      failure.recipients, snapshot_->dsn, loop_.clocks().wall, random_);
+      {.queue_id = message.id, .added_fields = message.added_fields, .content = returned, .facts = message.facts}, told,
+      snapshot_->dsn, loop_.clocks().wall, random_);
   failure.header = std::move(returned);
-  if (POSTERN_PLANTED(failure_without_dsn) && failure.recipients.size() > 1) notification.reset();
+  if (POSTERN_PLANTED(failure_without_dsn) && told.size() > 1) notification.reset();
   if (notification && !intake_.can_expect()) {
     failures_stuck_ = true;
     return false;
   }
   std::string envelope;
   std::unique_ptr<mail::Message> dsn;
-  std::size_t bytes = failure.recipients.size() * spool::Log::settlement_bytes(0);
+  std::size_t bytes = told.size() * spool::Log::settlement_bytes(0);
   if (notification) {
     dsn = store_.new_message(BudgetClass::control);
     dsn->envelope = std::move(notification->envelope);
@@ -528,11 +534,12 @@ bool Owner::write_failure(Failure& failure) {
     bytes += spool::Log::message_bytes(envelope.size(), 0, notification->content.size());
   }
   if (const Status begun = log.begin_group(bytes, spool::Use::internal); !begun.ok()) {
+    POSTERN_CHECK(begun.code() != StatusCode::kInvalidArgument, "a DSN and its settlements are more than a batch");
     if (dsn) store_.recycle(std::move(dsn));
     failures_stuck_ = waits_for_log(log, begun);
-    return !failures_stuck_;
+    return false;
   }
-  for (const dsn::FailedRecipient& recipient : failure.recipients) {
+  for (const dsn::FailedRecipient& recipient : told) {
     (void)log.append_settlement(failure.location, failure.id, recipient.index, mail::Outcome::failed, {});
   }
   if (dsn) {
@@ -567,6 +574,8 @@ bool Owner::write_failure(Failure& failure) {
     made.location = *location;
   }
   log.end_group();
+  failure.recipients.erase(failure.recipients.begin(), failure.recipients.begin() + static_cast<std::ptrdiff_t>(count));
+  failure.states_read -= count;
   return true;
 }
 

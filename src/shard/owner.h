@@ -125,6 +125,9 @@ class Owner final : private ReadUser {
     std::vector<Lent*> waiting;
   };
   static constexpr Duration hunger_interval = std::chrono::milliseconds(100);
+  // So many have room in one DSN (dsn::Options::bytes_max) even when the next hop was talkative, and their settlements
+  // beside it in one batch.
+  static constexpr std::size_t recipients_per_dsn = 100;
   static constexpr std::size_t unreadable_max = 4096;  // told of once; beyond, perhaps again
 
   void on_message_read(std::uint64_t cookie, const StatusOr<spool::MessageView>& view) override;

@@ -7,7 +7,7 @@ import time
 import unittest
 
 import contents
-from harness import Client, RelayTest, original_of_wire, wait_until
+from harness import Client, RelayTest, free_port, original_of_wire, wait_until
 from sink import DROP, RESET, SILENCE, Delay, Sink
 
 STEPS = ("connect", "EHLO", "MAIL", "RCPT", "DATA", "content")
@@ -154,7 +154,6 @@ class Misbehaving(RelayTest):
             self.assertLess(time.monotonic() - started, 10)
 
     def test_nobody_listens_defers(self):
-        from harness import free_port  # pylint: disable=import-outside-toplevel
         port = free_port()
         relay = self.postern(routes=[("*", f"smtp:[127.0.0.1]:{port}")]).start()
         self.send(relay)
@@ -268,6 +267,27 @@ class Dsns(RelayTest):
         recipient = self.assertIsDsn(stored, "4.4.7") if b"Status: 4.4.7" in stored else self.assertIsDsn(stored, "5.4.7")
         self.assertIn("not today", recipient["Diagnostic-Code"])
         self.assertTrue(wait_until("the expired event", lambda: relay.events("expired")))
+
+    def test_more_recipients_than_one_dsn_takes_are_told_of_in_several(self):
+        relay = self.postern(routes=[("example.test", f"smtp:[127.0.0.1]:{free_port()}")], limits={"recipients": 2500},
+                             retry={"schedule": ["500ms"], "give_up_after": "2s"})
+        relay.routes.append(relay.maildir_route("*"))
+        relay.start()
+        recipients = [f"user{number}@example.test" for number in range(2500)]
+        with Client(relay.port) as client:
+            client.hello()
+            client.envelope("sender@client.test", recipients)
+            self.assertEqual(client.data()[0], 250)
+        wait_until("all of them to expire", lambda: len(relay.events("expired")) == len(recipients), 30)
+        wait_until("the queue to be empty", lambda: relay.queued() == 0)
+
+        def told():
+            text = b"".join(relay.mails("sender").values())
+            return sorted(re.findall(rb"(?m)^Final-Recipient: rfc822; (\S+)", text))
+
+        wait_until("the sender to know of all", lambda: len(told()) >= len(recipients), 30)
+        self.assertEqual(told(), sorted(recipient.encode() for recipient in recipients))
+        relay.stop()
 
     def test_never_for_a_null_reverse_path(self):
         def script(step, session, argument):
