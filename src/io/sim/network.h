@@ -71,8 +71,7 @@ class Stream final : public std::enable_shared_from_this<Stream> {
     ~Watcher() = default;
   };
 
-  Stream(World& world, Address local, Address remote)
-      : world_(world), local_(std::move(local)), remote_(std::move(remote)) {}
+  Stream(World& world, const Address& local, const Address& remote) : world_(world), local_(local), remote_(remote) {}
 
   void watch(Watcher* watcher) { watcher_ = watcher; }
   [[nodiscard]] State state() const { return state_; }

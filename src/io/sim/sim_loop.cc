@@ -185,7 +185,7 @@ SimLoop::OperationId SimLoop::start(Operation operation) {
   const OperationId id = ++last_id_;
   operation.hash = hash_of(operation);
   if (operation.descriptor >= 0) by_descriptor_[operation.descriptor].push_back(id);
-  operations_.emplace(id, std::move(operation));
+  operations_.emplace(id, operation);
   unsubmitted_.push_back({.operation = id});
   return id;
 }
@@ -617,7 +617,7 @@ std::size_t SimLoop::run_once(Sink& sink, Instant deadline) {
 }
 
 void SimLoop::hand_out(Sink& sink, std::size_t place) {
-  Ready ready = std::move(ready_[place]);
+  Ready ready = ready_[place];
   ready_.erase(ready_.begin() + static_cast<std::ptrdiff_t>(place));
   Completion& completion = ready.completion;
   if (!ready.peer.empty()) completion.peer = &ready.peer;
