@@ -4,7 +4,10 @@
 
 #include <cstdint>
 #include <memory>
+#include <set>
 #include <vector>
+
+#include <postern/base/status.h>
 
 #include "shard/log_driver.h"
 
@@ -27,5 +30,10 @@ class Logs {
  private:
   std::vector<std::unique_ptr<LogDriver>> drivers_;  // a few: searched in order
 };
+
+// The logs found on disk, dealt out to `shards` (≥ 1) shards; one that would have none gets a fresh one. The first of
+// each takes its new mail. kResourceExhausted: all numbers are taken.
+[[nodiscard]] StatusOr<std::vector<std::vector<std::uint16_t>>> deal_out_logs(std::set<std::uint16_t> found,
+                                                                              std::size_t shards);
 
 }  // namespace postern::shard

@@ -125,8 +125,8 @@ class Owner final : private ReadUser {
     std::vector<Lent*> waiting;
   };
   static constexpr Duration hunger_interval = std::chrono::milliseconds(100);
-  // So many have room in one DSN (dsn::Options::bytes_max) even when the next hop was talkative, and their settlements
-  // beside it in one batch.
+  // So many have room in one DSN (dsn::Options::bytes_max) unless the next hop was talkative, when those beyond are
+  // counted in its text; and their settlements beside it in one batch.
   static constexpr std::size_t recipients_per_dsn = 100;
   static constexpr std::size_t unreadable_max = 4096;  // told of once; beyond, perhaps again
 

@@ -15,6 +15,7 @@
 #include <postern/spool/types.h>
 
 #include "io/descriptors.h"
+#include "shard/logs.h"
 
 namespace postern::shard {
 namespace {
@@ -32,7 +33,6 @@ MemoryBudget::Options memory_options(const Options& options) {
   return made;
 }
 
-// The logs found on disk, dealt out to the shards; each shard has at least one, the first takes its new mail.
 StatusOr<std::vector<std::vector<std::uint16_t>>> assign_logs(const Options& options) {
   const std::filesystem::path root = std::filesystem::path(options.data_dir) / "logs";
   std::error_code failure;
@@ -46,18 +46,9 @@ StatusOr<std::vector<std::vector<std::uint16_t>>> assign_logs(const Options& opt
   }
   if (failure) return error(StatusCode::kUnavailable, root.string() + ": " + failure.message());
 
-  std::vector<std::vector<std::uint16_t>> assigned(options.shards);
-  std::size_t next = 0;
-  for (const std::uint16_t log : found) assigned[next++ % assigned.size()].push_back(log);
-  std::uint16_t fresh = 0;
-  for (std::vector<std::uint16_t>& logs : assigned) {
-    if (!logs.empty()) continue;
-    while (found.contains(fresh)) ++fresh;
-    if (fresh > mail::QueueId::log_max) return error(StatusCode::kResourceExhausted, root.string() + ": too many logs");
-    found.insert(fresh);
-    logs.push_back(fresh);
-  }
-  return assigned;
+  auto dealt = deal_out_logs(std::move(found), options.shards);
+  if (!dealt.ok()) return error(dealt.status().code(), root.string() + ": " + std::string(message_of(dealt.status())));
+  return dealt;
 }
 
 // Sockets that the shards cannot bind each for itself: those handed to the process, and unix sockets, which know no

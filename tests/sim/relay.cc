@@ -11,6 +11,7 @@
 #include <postern/spool/types.h>
 
 #include "shard/event_log.h"
+#include "shard/logs.h"
 #include "shard/snapshot.h"
 
 namespace postern::sim {
@@ -25,25 +26,14 @@ MemoryBudget::Options memory_options(const shard::Options& options) {
   return made;
 }
 
-// The logs on the disk, dealt out to the shards; a fresh one for each shard that gets none.
-std::vector<std::vector<std::uint16_t>> assign_logs(const io::sim::Disk& disk, const shard::Options& options) {
+std::set<std::uint16_t> logs_on(const io::sim::Disk& disk, const shard::Options& options) {
   std::vector<std::string> names;
   POSTERN_CHECK(disk.list(options.data_dir + "/logs", names) == 0, "the folder of the logs is there");
   std::set<std::uint16_t> found;
   for (const std::string& name : names) {
     if (const std::optional<std::uint16_t> log = spool::parse_log_name(name)) found.insert(*log);
   }
-  std::vector<std::vector<std::uint16_t>> assigned(options.shards);
-  std::size_t next = 0;
-  for (const std::uint16_t log : found) assigned[next++ % assigned.size()].push_back(log);
-  std::uint16_t fresh = 0;
-  for (std::vector<std::uint16_t>& logs : assigned) {
-    if (!logs.empty()) continue;
-    while (found.contains(fresh)) ++fresh;
-    found.insert(fresh);
-    logs.push_back(fresh);
-  }
-  return assigned;
+  return found;
 }
 
 std::uint64_t random_number(io::sim::World& world) {
@@ -83,7 +73,7 @@ Relay::Relay(io::sim::World& world, const shard::OptionsSnapshot& options, const
   POSTERN_CHECK(events.ok(), "no event log is always possible");
   process_->event_log = *std::move(events);
 
-  const auto logs = assign_logs(world.disk(), *options);
+  const auto logs = *shard::deal_out_logs(logs_on(world.disk(), *options), options->shards);
   for (std::uint32_t i = 0; i < options->shards; ++i) {
     std::unique_ptr<io::Loop> loop = world.make_loop(loop_options);
     loops_.push_back(loop.get());
