@@ -4,7 +4,8 @@
 #
 #   bench/relay_cpu.sh [POSTERND [SHARDS [MESSAGES [BYTES [SESSIONS]]]]]
 #
-# Defaults: build/release/posternd 1 20000 1024 20. Needs Postfix's smtp-source and smtp-sink. Prints the surroundings,
+# Defaults: build/release/posternd 1 20000 1024 20. Needs Postfix's smtp-source; the next hop is smtp-sink, or with
+# SINK=own in the environment postern-bench's, which takes mail faster than posternd sends it. Prints the surroundings,
 # then CPU of all of posternd's threads (user and system, start-up left out) per message, and rates: `accepted` up to
 # the last 250, `drained` until the last delivery. Run it on a quiet machine: what else runs costs caches.
 set -euo pipefail
@@ -31,7 +32,11 @@ via = "smtp:[127.0.0.1]:2598"
 [admin]
 listen = "127.0.0.1:8027"
 TOML
-smtp-sink -u nobody -c 127.0.0.1:2598 1000 >/dev/null 2>&1 &
+if [ "${SINK:-}" = own ]; then
+  "$(dirname "$bin")/postern-bench" sink 127.0.0.1:2598 >/dev/null 2>&1 &
+else
+  smtp-sink -u nobody -c 127.0.0.1:2598 1000 >/dev/null 2>&1 &
+fi
 "$bin" --config "$folder/postern.toml" 2>"$folder/log" &
 daemon=$!
 for _ in $(seq 100); do grep -q 'is ready' "$folder/log" && break; sleep 0.1; done
