@@ -12,7 +12,7 @@
 #include <string_view>
 #include <vector>
 
-#include <absl/container/flat_hash_map.h>
+#include <absl/container/btree_map.h>
 
 #include <postern/base/counters.h>
 #include <postern/base/slot_map.h>
@@ -186,7 +186,7 @@ class LogDriver {
   std::unique_ptr<spool::Recovery> recovery_;
   std::unique_ptr<spool::Log> log_;
   std::unique_ptr<spool::Replay> replay_;
-  absl::flat_hash_map<std::uint32_t, io::Loop::LogFile> files_;
+  absl::btree_map<std::uint32_t, io::Loop::LogFile> files_;  // by slot; ordered, as they are closed in that order
   bool said_failed_ = false;
   bool stopping_ = false;  // nothing new is begun but writes
   unsigned pending_ = 0;   // operations under way
