@@ -10,6 +10,12 @@
 
 namespace postern::spool {
 
+namespace {
+
+constexpr std::uint64_t window_bytes = 256u << 10;
+
+}  // namespace
+
 bool Compactor::worthwhile() const {
   const Index& index = log_.index_;
   if (index.segment_count() < std::max<std::size_t>(2, log_.options_.compaction_segments_min)) return false;
@@ -23,8 +29,9 @@ bool Compactor::worthwhile() const {
   const std::uint64_t percent =
       pressed ? std::max(1u, log_.options_.garbage_percent / 4) : log_.options_.garbage_percent;
   if (garbage < 2 * front.bytes || garbage < total / 100 * percent) return false;
-  // A byte is moved only against a byte that died: padding of sparse batches is garbage too, and chasing it never ends.
-  const std::uint64_t credit = allowance_ + index.died_bytes() * (pressed ? 4 : 1);
+  // Bytes are moved only against bytes that died or were padding from the first. At the share of garbage at which this
+  // starts, two are moved for one that is won when the living lie evenly; the third is for when they do not.
+  const std::uint64_t credit = allowance_ + (index.died_bytes() + log_.padding_bytes_) * (pressed ? 8 : 3);
   return spent_ + front.live_bytes <= credit;
 }
 
@@ -51,6 +58,8 @@ bool Compactor::begin_segment() {
   if (jobs_.empty()) return false;  // waits for readers, or for notices of moves to be taken
   spent_ += front.live_bytes;
   ++front.pins;
+  window_begin_ = window_end_ = 0;
+  narrow_ = false;
   step_ = Step::next;
   return true;
 }
@@ -156,6 +165,7 @@ bool Compactor::append_message() {
   const StatusOr<mail::Location> to = log_.place_message(record, copy_.extents, position, settled);
   if (to.status().code() == StatusCode::kInvalidArgument) stall(message_of(to.status()));
   if (!to.ok()) return false;
+  log_.open_->rewritten = true;
   log_.open_->moved.push_back({id, from, *to});
   log_.forward_[position] = *to;
   ++found.segment->pins;  // until the notice is taken
@@ -197,16 +207,12 @@ bool Compactor::advance() {
           begin_job();
         }
         break;
-      case Step::record: {
+      case Step::record:
         if (!alive()) {
           end_job();
           break;
         }
-        // A large message's record may be young, though its chunks are old: it must be on the disk to be read.
-        const std::uint64_t position = jobs_[job_].position;
-        const Segment* const segment = log_.index_.find_segment(sequence_of(position));
-        return segment->seal_durable || offset_of(position) < segment->durable_end;
-      }
+        return true;
       case Step::chunks:
         if (!alive()) {
           end_job();
@@ -261,59 +267,103 @@ bool Compactor::advance() {
   }
 }
 
-ReadIntent Compactor::read(AlignedBuffer& buffer, const Segment& segment, std::uint64_t position, std::uint64_t bytes) {
+std::optional<Compactor::Wanted> Compactor::wanted() {
+  const Index& index = log_.index_;
+  const Job& job = jobs_[job_];
+  std::uint64_t position = 0;
+  Wanted wanted;
+  if (step_ == Step::record) {
+    position = job.position;
+    wanted.bytes = index.find_entry(position)->bytes;
+  } else if (step_ == Step::states) {
+    const auto ref = index.state(view_.id, static_cast<std::uint16_t>(recipient_));
+    position = state_position_ = ref->position;
+    wanted.bytes = ref->bytes;
+  } else {
+    const Extent extent =
+        step_ == Step::chunks ? copy_.extents[chunk_] : log_.contents_.at(job.content).extents[job.index];
+    position = extent.position;
+    wanted.bytes = sizeof(RecordHeader) + std::uint64_t{extent.bytes};
+  }
+  wanted.segment = index.find_segment(sequence_of(position));
   const std::uint64_t offset = offset_of(position);
-  const std::uint64_t from = round_down(offset, block_bytes);
-  const std::uint64_t to = round_up(offset + bytes, block_bytes);
-  if (buffer.size() < to - from) buffer = AlignedBuffer(to - from);
-  read_bytes_ = Bytes(buffer.bytes()).subspan(offset - from, bytes);
+  // A record appended a moment ago is on its way to the disk: come back when it is there.
+  if (!wanted.segment->seal_durable && offset + wanted.bytes > wanted.segment->durable_end) return std::nullopt;
+  wanted.offset = round_down(offset, block_bytes);
+  wanted.end = round_up(offset + wanted.bytes, block_bytes);
+  wanted.lead = offset - wanted.offset;
+  return wanted;
+}
+
+bool Compactor::in_window(const Wanted& wanted) {
+  if (wanted.segment->sequence != sequence_ || wanted.offset < window_begin_ || wanted.end > window_end_) return false;
+  range_ = Bytes(window_.bytes()).subspan(wanted.offset - window_begin_, wanted.end - wanted.offset);
+  read_bytes_ = range_.subspan(wanted.lead, wanted.bytes);
+  return true;
+}
+
+ReadIntent Compactor::read(const Wanted& wanted) {
   reading_ = true;
-  return {segment.slot, from, buffer.bytes().first(to - from)};
+  reading_what_ = wanted;
+  reading_window_ = !narrow_ && wanted.segment->sequence == sequence_ && wanted.end - wanted.offset <= window_bytes;
+  const std::uint64_t end =
+      reading_window_ ? std::min(wanted.offset + window_bytes, wanted.segment->bytes) : wanted.end;
+  AlignedBuffer& buffer = reading_window_ ? window_ : other_;
+  if (buffer.size() < end - wanted.offset) buffer = AlignedBuffer(end - wanted.offset);
+  if (reading_window_) {
+    window_begin_ = wanted.offset;
+    window_end_ = end;
+  }
+  return {wanted.segment->slot, wanted.offset, buffer.bytes().first(end - wanted.offset)};
 }
 
 std::optional<ReadIntent> Compactor::take_read() {
-  if (reading_ || !advance()) return std::nullopt;
-  const Index& index = log_.index_;
-  const Job& job = jobs_[job_];
-  if (step_ == Step::record) {
-    const Segment* const segment = index.find_segment(sequence_of(job.position));
-    return read(record_buffer_, *segment, job.position, index.find_entry(job.position)->bytes);
+  if (reading_) return std::nullopt;
+  while (log_.compaction_may_append() && advance()) {
+    const std::optional<Wanted> what = wanted();
+    if (!what) return std::nullopt;
+    if (!in_window(*what)) return read(*what);
+    on_bytes();
   }
-  if (step_ == Step::states) {
-    const auto ref = index.state(view_.id, static_cast<std::uint16_t>(recipient_));
-    const Segment* const segment = index.find_segment(sequence_of(ref->position));
-    state_position_ = ref->position;
-    // A state appended a moment ago is on its way to the disk: come back when it is there.
-    if (offset_of(ref->position) + ref->bytes > segment->durable_end && !segment->seal_durable) return std::nullopt;
-    return read(chunk_buffer_, *segment, ref->position, ref->bytes);
-  }
-  const Extent extent =
-      step_ == Step::chunks ? copy_.extents[chunk_] : log_.contents_.at(job.content).extents[job.index];
-  const Segment* const segment = index.find_segment(sequence_of(extent.position));
-  return read(chunk_buffer_, *segment, extent.position, sizeof(RecordHeader) + std::uint64_t{extent.bytes});
+  return std::nullopt;
 }
 
 void Compactor::on_read(const Status& status) {
   POSTERN_CHECK(reading_);
   reading_ = false;
+  if (!status.ok() && reading_window_) {
+    window_end_ = window_begin_;
+    narrow_ = true;  // until the segment's end: what can be read of it is read piece by piece
+    return;
+  }
   if (log_.failed()) return;
   if (jobs_[job_].position != 0 && !alive()) {
     end_job();
     return;
   }
   if (!status.ok()) {
-    if (step_ == Step::states) {
-      keep_state({});
-    } else if (step_ == Step::content) {
-      if (const auto at = log_.contents_.find(jobs_[job_].content); at != log_.contents_.end()) {
-        at->second.unreadable = true;
-      }
-      end_job();
-    } else {
-      give_up(message_of(status));
-    }
+    on_failed_read(status);
     return;
   }
+  range_ = Bytes((reading_window_ ? window_ : other_).bytes()).first(reading_what_.end - reading_what_.offset);
+  read_bytes_ = range_.subspan(reading_what_.lead, reading_what_.bytes);
+  on_bytes();
+}
+
+void Compactor::on_failed_read(const Status& status) {
+  if (step_ == Step::states) {
+    keep_state({});
+  } else if (step_ == Step::content) {
+    if (const auto at = log_.contents_.find(jobs_[job_].content); at != log_.contents_.end()) {
+      at->second.unreadable = true;
+    }
+    end_job();
+  } else {
+    give_up(message_of(status));
+  }
+}
+
+void Compactor::on_bytes() {
   switch (step_) {
     case Step::record:
       on_record();
@@ -335,10 +385,10 @@ void Compactor::on_read(const Status& status) {
 void Compactor::on_record() {
   const std::uint64_t position = jobs_[job_].position;
   const Segment* const segment = log_.index_.find_segment(sequence_of(position));
-  const auto header = check_record(segment->checksum, position, read_bytes_);
-  const auto view = header && check_content(segment->checksum, *header, read_bytes_)
-                        ? read_message(*header, read_bytes_)
-                        : std::nullopt;
+  record_.assign(read_bytes_.begin(), read_bytes_.end());  // the window moves on when states and chunks are read
+  const auto header = check_record(segment->checksum, position, record_);
+  const auto view =
+      header && check_content(segment->checksum, *header, record_) ? read_message(*header, record_) : std::nullopt;
   if (!view || view->id.value != log_.index_.find_entry(position)->queue_id) {
     give_up("damaged record");
     return;
@@ -350,13 +400,14 @@ void Compactor::on_record() {
 }
 
 void Compactor::on_chunk() {
-  const StatusOr<Bytes> bytes = log_.decode_chunk(copy_.extents[chunk_], chunk_, chunk_buffer_.bytes());
+  const StatusOr<Bytes> bytes = log_.decode_chunk(copy_.extents[chunk_], chunk_, range_);
   if (!bytes.ok()) {
     give_up(message_of(bytes.status()));
     return;
   }
   const StatusOr<Extent> extent = log_.place_chunk(chunk_, copy_id_, *bytes, Use::internal);
-  if (!extent.ok()) return;         // no room: read again later
+  if (!extent.ok()) return;  // no room: read again later
+  log_.open_->rewritten = true;
   copy_.extents[chunk_] = *extent;  // the message lists the old ones until its new record is appended
   copied_.push_back(chunk_);
   ++chunk_;
@@ -410,10 +461,11 @@ void Compactor::on_content() {
     return;
   }
   Extent& old = at->second.extents[job.index];
-  const StatusOr<Bytes> bytes = log_.decode_chunk(old, job.index, chunk_buffer_.bytes());
+  const StatusOr<Bytes> bytes = log_.decode_chunk(old, job.index, range_);
   if (bytes.ok()) {
     const StatusOr<Extent> extent = log_.place_chunk(job.index, job.content, *bytes, Use::internal);
     if (!extent.ok()) return;  // no room: read again later
+    log_.open_->rewritten = true;
     log_.index_.remove_chunk(old.position, old.bytes, false);
     old = *extent;
   } else {

@@ -1,6 +1,9 @@
 // Empties the oldest segment of a log by rewriting the few that live there at the log's end: messages with their merged
 // state (settled recipients in the record, retry states behind it), chunks of messages and of content that still
 // arrives. Part of Log, which drives it; asks for one read at a time.
+//
+// It reads the segment in windows and rewrites what lies in one without another read, so its batches are dense; it
+// stops when `Log::step_bytes()` wait to be written, so accepted mail never stands behind more than that.
 #pragma once
 
 #include <cstdint>
@@ -20,6 +23,7 @@ class Compactor {
  public:
   explicit Compactor(Log& log) : log_(log), allowance_(log.index_.segment_bytes()) {}
 
+  // Rewrites what it can without a read first.
   [[nodiscard]] std::optional<ReadIntent> take_read();
   void on_read(const Status& status);
 
@@ -62,8 +66,20 @@ class Compactor {
   void keep_state(std::optional<Bytes> opaque);
   [[nodiscard]] bool append_message();
   [[nodiscard]] bool append_states();
-  [[nodiscard]] ReadIntent read(AlignedBuffer& buffer, const Segment& segment, std::uint64_t position,
-                                std::uint64_t bytes);
+  // What the current step has to read; nullopt: it is not on the disk yet.
+  struct Wanted {
+    const Segment* segment = nullptr;
+    std::uint64_t offset = 0;  // of the blocks that hold it
+    std::uint64_t end = 0;
+    std::uint64_t lead = 0;  // bytes of the first block before it
+    std::uint64_t bytes = 0;
+  };
+  [[nodiscard]] std::optional<Wanted> wanted();
+  // Whether the window has it; then range_ and read_bytes_ are views of it.
+  [[nodiscard]] bool in_window(const Wanted& wanted);
+  [[nodiscard]] ReadIntent read(const Wanted& wanted);
+  void on_bytes();
+  void on_failed_read(const Status& status);
   void on_record();
   void on_chunk();
   void on_state();
@@ -79,8 +95,17 @@ class Compactor {
   std::vector<Job> jobs_;
   std::size_t job_ = 0;
 
-  AlignedBuffer record_buffer_, chunk_buffer_;
-  Bytes read_bytes_;
+  // Blocks of the segment being emptied, which is sealed and pinned: they do not change.
+  AlignedBuffer window_;
+  std::uint64_t window_begin_ = 0;
+  std::uint64_t window_end_ = 0;
+  bool narrow_ = false;  // a window could not be read: the one thing that is wanted is read alone
+  AlignedBuffer other_;  // what lies in other segments, or is larger than a window
+  Wanted reading_what_;
+  bool reading_window_ = false;
+  Bytes range_;                    // the blocks that were read
+  Bytes read_bytes_;               // the record in them
+  std::vector<std::byte> record_;  // of the current message; view_ looks into it
   MessageView view_;
   Log::Content copy_;  // the extents of the message's content, those copied replaced
   std::uint64_t copy_id_ = 0;

@@ -118,7 +118,7 @@ void Log::open_batch() {
   open_->checksums.clear();
   open_->tickets.clear();
   open_->moved.clear();
-  open_->opened = open_->urgent = open_->marker = false;
+  open_->opened = open_->urgent = open_->rewritten = open_->marker = false;
 }
 
 void Log::close_batch() {
@@ -132,6 +132,7 @@ void Log::close_batch() {
   advance_oldest();
   const std::size_t bytes = round_up(batch.used, block_bytes);
   std::memset(batch.buffer.data() + batch.used, 0, bytes - batch.used);
+  if (!batch.rewritten) padding_bytes_ += bytes - batch.used;
 
   BatchHeader header;
   header.chain = chain_;
@@ -438,7 +439,7 @@ std::optional<WriteIntent> Log::take_write(Instant now, bool more_is_coming) {
       if (!hold_nothing_) {
         const bool half_full = open_->used > options_.batch_bytes_max / 2;
         if (open_->urgent ? more_is_coming && !half_full && now < open_->opened_at + options_.hold_max
-                          : now < open_->opened_at + options_.settle_delay) {
+                          : open_->used <= step_bytes() && now < open_->opened_at + options_.settle_delay) {
           return std::nullopt;
         }
       }
@@ -511,6 +512,7 @@ Instant Log::next_deadline() const {
   if (!writes_.empty()) return Instant::min();
   if (!open_ || open_->checksums.empty()) return never;
   if (!open_->opened || hold_nothing_) return Instant::min();
+  if (!open_->urgent && open_->used > step_bytes()) return Instant::min();
   return open_->opened_at + (open_->urgent ? options_.hold_max : options_.settle_delay);
 }
 

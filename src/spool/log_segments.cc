@@ -14,7 +14,7 @@ namespace postern::spool {
 namespace {
 
 // Files kept for re-use beyond reserve and spares: zeroing a new one costs more than a little room.
-constexpr std::size_t surplus_segments = 8;
+constexpr std::size_t surplus_segments = 2;
 
 }  // namespace
 

@@ -1,3 +1,7 @@
+#include <deque>
+#include <string>
+#include <vector>
+
 #include <gtest/gtest.h>
 
 #include "model.h"
@@ -281,6 +285,79 @@ TEST(Reclaim, AMessageThatCannotBeReadIsGivenUpWithAnAlarmAndItsFileLeftAlone) {
   EXPECT_NE(alarms[0].find(bad.to_string()), std::string::npos);
   EXPECT_TRUE(rig.read(rig.locate(good)).ok());
   EXPECT_EQ(rig.log().index().find_segment(1), nullptr) << "it holds up nothing";
+}
+
+// A steady mix: one message in `one_in` waits until `waiting` others do, the rest is delivered at once.
+struct Mix {
+  const char* name;
+  std::size_t bytes;
+  unsigned one_in;
+  std::size_t waiting;
+  unsigned per_batch;  // 1: nearly all of a batch is padding
+};
+
+class SteadyMix : public testing::TestWithParam<Mix> {};
+
+TEST_P(SteadyMix, StaysWithinItsSpace) {
+  const Mix mix = GetParam();
+  Options options = Rig::small();
+  options.segment_bytes = 512u << 10;
+  options.batch_bytes_max = 128u << 10;
+  Rig rig(options);
+  rig.start();
+  std::deque<mail::QueueId> waiting;
+  std::vector<mail::QueueId> quick;
+  const std::size_t messages = mix.waiting * mix.one_in * 2;  // a multiple of per_batch, too
+  for (std::size_t i = 1; i <= messages; ++i) {
+    const mail::QueueId id = rig.append(filler(mix.bytes, i));
+    if (i % mix.one_in == 0) {
+      waiting.push_back(id);
+    } else {
+      quick.push_back(id);
+    }
+    if (i % mix.per_batch != 0) continue;
+    rig.write_all();
+    for (const mail::QueueId delivered : quick) settle(rig, delivered);
+    quick.clear();
+    while (waiting.size() > mix.waiting) {
+      settle(rig, waiting.front());
+      waiting.pop_front();
+    }
+    rig.run();
+    const std::uint64_t live = rig.log().index().live_bytes();
+    ASSERT_LE(rig.disk().files.size() * options.segment_bytes, live + live / 2 + 8 * options.segment_bytes)
+        << "after " << i << " messages";
+  }
+  EXPECT_GT(rig.log().figures().messages_moved, 0u);
+  rig.crash();
+  rig.start();
+  const std::vector<Found> all = rig.replay();
+  EXPECT_EQ(all.size(), waiting.size() + quick.size());
+  EXPECT_GT(all.size(), mix.waiting / 2);
+}
+
+INSTANTIATE_TEST_SUITE_P(all, SteadyMix,
+                         testing::Values(Mix{"one_in_five", 3000, 5, 1200, 40}, Mix{"one_in_twenty", 3000, 20, 600, 40},
+                                         Mix{"padding", 1000, 5, 1000, 1}),
+                         [](const auto& chosen) { return chosen.param.name; });
+
+TEST(Reclaim, MailDeliveredAtOnceIsWrittenOnce) {
+  Options options = Rig::small();
+  options.segment_bytes = 512u << 10;
+  options.batch_bytes_max = 128u << 10;
+  Rig rig(options);
+  rig.start();
+  constexpr std::size_t size = 1024;
+  std::size_t accepted = 0;
+  for (std::size_t i = 0; i < 10'000;) {
+    std::vector<mail::QueueId> batch;
+    for (int k = 0; k < 40; ++k) batch.push_back(rig.append(filler(size, ++i)));
+    accepted += 40 * size;
+    rig.write_all();
+    for (const mail::QueueId delivered : batch) settle(rig, delivered);  // with the next messages' batch
+  }
+  EXPECT_LE(rig.log().figures().bytes_written, accepted * 2);
+  EXPECT_EQ(rig.log().figures().messages_moved, 0u);
 }
 
 }  // namespace

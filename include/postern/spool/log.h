@@ -17,6 +17,8 @@
 // what is said there for large and partly settled messages. Batch buffers are reused: batches_max × batch_bytes_max.
 #pragma once
 
+#include <algorithm>
+#include <cstddef>
 #include <cstdint>
 #include <deque>
 #include <map>
@@ -216,9 +218,10 @@ class Log {
     std::vector<Ticket> tickets;
     std::vector<Moved> moved;
     Instant opened_at{};
-    bool opened = false;  // opened_at is set: by the first take_write() that saw it
-    bool urgent = false;  // holds accepted mail
-    bool marker = false;  // written to make `oldest` durable
+    bool opened = false;     // opened_at is set: by the first take_write() that saw it
+    bool urgent = false;     // holds accepted mail
+    bool rewritten = false;  // holds what compaction moved
+    bool marker = false;     // written to make `oldest` durable
   };
   struct Write {
     enum class Kind : std::uint8_t { batch, header, summary };
@@ -262,12 +265,20 @@ class Log {
   void advance_oldest();
   void retire();
   [[nodiscard]] bool pressed_for_space() const;
+  // What compaction puts into memory before it waits for the disk.
+  [[nodiscard]] std::size_t step_bytes() const { return std::min(options_.batch_bytes_max / 2, step_bytes_max); }
+  [[nodiscard]] bool compaction_may_append() const {
+    return !failed() && writes_.empty() && (!open_ || open_->used <= step_bytes());
+  }
   [[nodiscard]] bool may_create() const;
+
+  static constexpr std::size_t step_bytes_max = 128u << 10;
 
   const Options options_;
   const std::uint16_t log_;
   std::uint32_t start_;
   std::uint32_t counter_ = 0;
+  std::uint64_t padding_bytes_ = 0;  // of this start's batches, but for those that compaction made
   std::uint64_t next_sequence_;
   std::uint32_t next_slot_;
   Index index_;

@@ -33,9 +33,10 @@ struct Options {
   std::uint64_t min_free_bytes = 1u << 30;  // free space of the file system below which newcomers are refused
   Duration settle_delay = std::chrono::milliseconds(10);  // settlements and states alone may wait this long
   Duration hold_max = std::chrono::microseconds(700);     // mail waits this long for more that is known to come
-  // Compaction starts when this share (percent) of the bytes of all used segments is garbage; under pressure of space a
-  // quarter of it suffices. It never moves more bytes than died (under pressure: four times that).
-  std::uint32_t garbage_percent = 50;
+  // Compaction starts when this share (percent) of the bytes of all used segments is garbage: so they hold at most half
+  // as much again as what lives. Under pressure of space a quarter of it suffices. It never moves more than three bytes
+  // for one that died (under pressure: eight).
+  std::uint32_t garbage_percent = 33;
   std::uint32_t compaction_segments_min = 4;  // never below this many used segments
 
   // kInvalidArgument names the field that is out of bounds.
