@@ -193,6 +193,12 @@ int Control::run() {
 
 Status Control::start() {
   const Instant began_at = monotonic_now();
+  if (options_->spool.durability == shard::Durability::page_cache) {
+    log_.say(
+        Severity::warning,
+        "spool.durability is page_cache: mail that was answered 250 survives a crash of this process, but not of the "
+        "machine; \"synced\" answers when it is on stable storage");
+  }
   StatusOr<std::unique_ptr<shard::Server>> server = error(StatusCode::kInternal, "not started");
   std::thread starter([&] {
     server = shard::Server::start({.options = options_,
@@ -214,7 +220,9 @@ Status Control::start() {
   for (const shard::ListenerOptions& listener : options_->listeners) places.append(" ").append(listener.text);
   log_.say(Severity::info, "Postern " POSTERN_VERSION " is ready after " + format_duration(monotonic_now() - began_at) +
                                ": shards " + std::to_string(options_->shards) + ", memory " +
-                               format_size(options_->memory_bytes) + ", listening on" + places);
+                               format_size(options_->memory_bytes) + ", durability " +
+                               (options_->spool.durability == shard::Durability::synced ? "synced" : "page_cache") +
+                               ", listening on" + places);
   return OkStatus();
 }
 

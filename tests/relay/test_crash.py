@@ -178,5 +178,20 @@ class CleanRestart(RelayTest):
             self.assertGreater(time.monotonic() - deferred_at, 2.0)
 
 
+class PageCache(RelayTest):
+    def test_it_survives_the_process_and_the_log_says_what_not(self):
+        with Sink(lambda step, session, argument: "450 4.2.1 not yet" if step == "RCPT" else None) as sink:
+            relay = self.to_sink(sink, spool={"durability": "page_cache", "min_free": "64MiB"})
+            self.assertRegex(relay.log(), r"page_cache.*not of the machine")
+            with Client(relay.port) as client:
+                client.hello()
+                client.envelope()
+                self.assertEqual(client.data()[0], 250)
+            relay.kill()
+            sink.script = lambda step, session, argument: None
+            relay.start()
+            wait_until("the mail", lambda: len(sink.messages) == 1, 60)
+
+
 if __name__ == "__main__":
     unittest.main()
