@@ -7,8 +7,17 @@
 //
 // Only messages that were there when the log was recovered; each once; those settled meanwhile are left out. The log
 // does not compact until it is done.
+//
+// Retry states lie where the attempts happened, in an order of their own. So the states of some hundred thousand
+// recipients are read first, in the order of the disk, and then the messages are handed out, in theirs: both are long
+// reads. Between these take_message() and take_read() may both have nothing although it is not done(): call again.
+//
+// Memory: two windows of 256 KiB, and the states of one round: state_round_bytes, what one more message may have, and
+// 16 bytes for each.
 #pragma once
 
+#include <compare>
+#include <cstddef>
 #include <cstdint>
 #include <optional>
 #include <span>
@@ -20,6 +29,8 @@
 #include <postern/spool/log.h>
 
 namespace postern::spool {
+
+inline constexpr std::uint64_t state_round_bytes = 48u << 20;
 
 struct ReplayedRecipient {
   std::uint16_t index = 0;
@@ -66,7 +77,24 @@ class Replay {
       return sequence == sequence_wanted && from >= offset && from + size <= offset + bytes;
     }
   };
-  [[nodiscard]] bool find_next();
+  // A retry state that this round needs.
+  struct StateRef {
+    std::uint64_t position = 0;
+    std::uint32_t begin = 0;  // in round_bytes_, once it is read
+    std::uint32_t bytes = 0;  // of the record; once it is read: of the state
+  };
+  // A living message of before the start.
+  struct Cursor {
+    std::uint64_t sequence = 0;
+    std::size_t entry = 0;
+    friend constexpr auto operator<=>(const Cursor&, const Cursor&) = default;
+  };
+  // Puts the cursor on a living message; false: there is none any more.
+  [[nodiscard]] bool find_living(Cursor& cursor) const;
+  void collect_round();
+  // Takes what the states window holds; false: a read is needed.
+  [[nodiscard]] bool read_round();
+  [[nodiscard]] const StateRef* find_in_round(std::uint64_t position) const;
   void finish();
   void next_message();
   void pass_over(const Segment& segment, const Entry& entry, std::string_view what);
@@ -77,8 +105,7 @@ class Replay {
 
   Log* log_;
   std::uint64_t last_sequence_ = 0;
-  std::uint64_t sequence_ = 0;  // cursor: segment and entry
-  std::size_t entry_ = 0;
+  Cursor next_;                  // to be handed out
   std::uint32_t recipient_ = 0;  // cursor within the message: states before it are gathered
   bool gathering_ = false;       // the head is in the message window; states are being read
   bool done_ = false;
@@ -96,6 +123,14 @@ class Replay {
   std::vector<std::byte> state_bytes_;
   std::vector<std::pair<std::size_t, std::size_t>> state_pieces_;
   std::vector<Unreadable> unreadable_;
+
+  enum class Round : std::uint8_t { collecting, reading, handing_out };
+  Round round_ = Round::collecting;
+  Cursor collected_;  // messages before it are in this round
+  std::uint64_t round_size_ = 0;
+  std::vector<StateRef> refs_;  // by position, once collected
+  std::size_t ref_ = 0;         // to be read
+  std::vector<std::byte> round_bytes_;
 };
 
 }  // namespace postern::spool
