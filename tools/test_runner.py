@@ -19,6 +19,8 @@ ROOT = os.path.abspath(os.path.join(os.path.dirname(os.path.abspath(__file__)), 
 CORES = os.cpu_count() or 2
 STAGES = ("unit", "static", "asan", "tidy", "relay", "tsan")
 PROGRAM_TIMEOUT = 600  # seconds for one unit test program, sanitizers included
+# Programs that take far longer than the others: they start first, and their cases are dealt out to several processes.
+LONG_PROGRAMS = ("sim_test",)
 # Rooms in which threads meet: their unit tests run under the thread sanitizer too.
 THREADED_ROOMS = ("base", "dns", "io", "shard", "admin")
 
@@ -162,8 +164,9 @@ def cases_of_output(output):
         yield running, "failed"
 
 
-def run_gtest(program, environment):
-    """[(case, outcome, text)] of one GoogleTest program."""
+def run_gtest(program, environment, shard=0, shards=1):
+    """[(case, outcome, text)] of one GoogleTest program, or of one of the `shards` parts of its cases."""
+    environment = dict(environment, GTEST_TOTAL_SHARDS=str(shards), GTEST_SHARD_INDEX=str(shard))
     with tempfile.TemporaryDirectory() as folder:
         report = os.path.join(folder, "report.json")
         status, output = run([program, f"--gtest_output=json:{report}", "--gtest_color=no"], env=environment)
@@ -191,6 +194,14 @@ def unit_programs(kind, rooms=None):
     return [os.path.join(folder, name) for name in names if rooms is None or name[:-5] in rooms]
 
 
+def shards_of(program, environment):
+    """Into how many parts, none empty, a program's cases are dealt."""
+    if os.path.basename(program) not in LONG_PROGRAMS:
+        return 1
+    _, listing = run([program, "--gtest_list_tests"], env=environment)
+    return max(1, min(2 * CORES, sum(line.startswith("  ") for line in listing.splitlines())))
+
+
 def replay_programs(kind):
     """[(program, corpus)]: fuzz harnesses built as replays of their corpus."""
     folder = os.path.join(ROOT, "build", kind, "fuzz")
@@ -213,8 +224,10 @@ def test_environment(kind):
 def run_units(results, kind, rooms=None, replays=True):
     environment = test_environment(kind)
     with concurrent.futures.ThreadPoolExecutor(CORES) as pool:
-        jobs = {pool.submit(run_gtest, program, environment): os.path.basename(program)
-                for program in unit_programs(kind, rooms)}
+        programs = sorted(unit_programs(kind, rooms), key=lambda program: os.path.basename(program) not in LONG_PROGRAMS)
+        shards = {program: shards_of(program, environment) for program in programs}
+        jobs = {pool.submit(run_gtest, program, environment, shard, shards[program]): os.path.basename(program)
+                for program in programs for shard in range(shards[program])}
         for job in concurrent.futures.as_completed(jobs):
             for case, outcome, text in job.result():
                 results.add(f"{kind}/{jobs[job]}/{case}", outcome, text)
