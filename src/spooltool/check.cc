@@ -46,7 +46,6 @@ class LogChecker {
   void check_set_aside(const std::string& file);
   // Whether all of the message can be read; says so when not.
   bool check_message(const spool::Segment& segment, const spool::Entry& entry);
-  bool check_envelope(const spool::Segment& segment, std::uint64_t offset, Bytes envelope);
   void add(Damage damage) {
     ++result_.damage_count;
     if (result_.damage.size() < LogCheck::list_max) result_.damage.push_back(std::move(damage));
@@ -138,18 +137,22 @@ void LogChecker::check_segment(std::size_t number) {
     const auto view = spool::read_message(found.header, found.record);
     if (!view) {
       add({path, found.offset, found.bytes, "a message's record makes no sense"});
-    } else if (entry != nullptr && entry->unsettled != 0 && !found.salvaged) {
+    } else if (entry != nullptr && entry->unsettled != 0 && !found.salvaged && envelope_.decode(view->envelope).ok()) {
       ++met;
-      if (!check_envelope(segment, found.offset, view->envelope)) add_hurt(entry->queue_id);
     }
   }
   if (walk.unreadable_bytes() != 0) {
     whole = false;
     add({path, 0, walk.unreadable_bytes(), "the disk does not read " + bytes_text(walk.unreadable_bytes()) + " of it"});
   }
+  if (whole && segment.set_aside) {
+    add({path, 0, segment.bytes,
+         "damage was found in it at an earlier start, and is gone: mail in it may be missing in the queue. See `export "
+         "--all --include-damaged`"});
+  }
   const bool complete = whole && met == living;
   if (!complete && changed()) return;
-  if (!complete) {
+  if (!complete) {  // which of its messages is it?
     damaged_.insert(segment.sequence);
     const std::uint64_t told = result_.damage_count;
     for (const spool::Entry& entry : segment.entries) {
@@ -165,21 +168,10 @@ void LogChecker::check_segment(std::size_t number) {
   }
 }
 
-bool LogChecker::check_envelope(const spool::Segment& segment, std::uint64_t offset, Bytes envelope) {
-  const Status status = envelope_.decode(envelope);
-  if (status.ok()) return true;
-  add({image_.path_of(segment), offset, 0, std::string(message_of(status))});
-  return false;
-}
-
 bool LogChecker::check_message(const spool::Segment& segment, const spool::Entry& entry) {
   const StatusOr<spool::MessageView> view = image_.read_message(segment, entry);
-  Status status = view.ok() ? OkStatus() : view.status();
+  Status status = view.ok() ? envelope_.decode(view->envelope) : view.status();
   const std::uint64_t offset = std::uint64_t{entry.units} * spool::record_alignment;
-  if (view.ok() && !check_envelope(segment, offset, view->envelope)) {
-    add_hurt(entry.queue_id);
-    return false;
-  }
   for (std::size_t i = 0; status.ok() && i < view->extents.size(); ++i) {
     const StatusOr<Bytes> chunk = image_.read_chunk(view->extents[i], i);
     if (!chunk.ok()) status = chunk.status();

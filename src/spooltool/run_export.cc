@@ -4,6 +4,8 @@
 #include <optional>
 #include <set>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include <absl/container/flat_hash_set.h>
 
@@ -41,13 +43,23 @@ class Exporter {
 
  private:
   using Ids = absl::flat_hash_set<std::uint64_t>;
+  using SettledRecipients = absl::flat_hash_set<std::pair<std::uint64_t, std::uint16_t>>;
   [[nodiscard]] Status export_waiting(LogImage& image, bool in_use, const std::set<std::uint64_t>* wanted,
                                       const Ids* again, Ids& moved);
   enum class Result : std::uint8_t { written, kept, moved, unreadable };
   [[nodiscard]] StatusOr<Result> export_one(LogImage& image, bool in_use, const spool::Segment& segment,
                                             const spool::Entry& entry);
   [[nodiscard]] Status write_message(LogImage& image, const spool::MessageView& view, Status& unread);
-  [[nodiscard]] Status export_damaged(LogImage& image, const std::string& path, const std::set<std::uint64_t>* wanted);
+  // A file that holds what recovery does not read.
+  struct DamagedFile {
+    std::string path;
+    ReadFile file;
+    spool::SegmentHeader header;
+  };
+  [[nodiscard]] std::vector<DamagedFile> damaged_files(const LogImage& image);
+  [[nodiscard]] Status export_damaged(LogImage& image, const std::set<std::uint64_t>* wanted);
+  [[nodiscard]] Status export_damaged_file(LogImage& image, const DamagedFile& damaged, const Ids& candidates,
+                                           const SettledRecipients& settled);
   void complain_once(const Status& status) { code_ = std::max(code_, complain(status)); }
 
   const DataDir& data_;
@@ -72,18 +84,15 @@ Status Exporter::export_log(std::uint16_t log, const std::set<std::uint64_t>* wa
       complain_once(image.status());
       return OkStatus();
     }
+    // What recovery could not save is in no index: nobody must believe that this was all.
+    if (wanted == nullptr && pass == 1) {
+      for (const std::string& alarm : (*image)->report().alarms) complain_once(error(StatusCode::kDataLoss, alarm));
+    }
     Ids moved;
     POSTERN_RETURN_IF_ERROR(
         export_waiting(**image, in_use && pass < passes_max, wanted, pass == 1 ? nullptr : &again, moved));
     if (moved.empty() || pass == passes_max) {
-      if (!include_damaged_) return OkStatus();
-      for (const std::string& path : (*image)->files().damaged) {
-        POSTERN_RETURN_IF_ERROR(export_damaged(**image, path, wanted));
-      }
-      for (const spool::Slot slot : (*image)->left_alone()) {
-        POSTERN_RETURN_IF_ERROR(export_damaged(**image, spool::slot_path(log, slot), wanted));
-      }
-      return OkStatus();
+      return include_damaged_ ? export_damaged(**image, wanted) : OkStatus();
     }
     again = std::move(moved);
   }
@@ -166,30 +175,75 @@ Status Exporter::write_message(LogImage& image, const spool::MessageView& view, 
   return folder_.write(view.content);
 }
 
-// What is whole in a file that recovery does not read: nobody knows which of it was delivered, but for those whose
-// settlements stand in the same file.
-Status Exporter::export_damaged(LogImage& image, const std::string& path, const std::set<std::uint64_t>* wanted) {
-  const StatusOr<ReadFile> file = ReadFile::open(data_.path_of(path));
-  const StatusOr<spool::SegmentHeader> header = file.ok() ? read_segment_header(*file) : file.status();
-  if (!header.ok()) {
-    complain_once(header.status());
-    return OkStatus();
+// Of every record in a segment file.
+template <class Each>
+void walk_records(const ReadFile& file, const spool::SegmentHeader& header, const Each& each) {
+  SegmentWalk walk(file, header, find_reach(file, header, nullptr));
+  for (Found found = walk.next(); found.kind != Found::Kind::end; found = walk.next()) {
+    if (found.kind == Found::Kind::record) each(found);
   }
-  const Reach reach = find_reach(*file, *header, nullptr);
-  absl::flat_hash_set<std::pair<std::uint64_t, std::uint16_t>> settled;  // message, recipient
-  SegmentWalk first(*file, *header, reach);
-  for (Found found = first.next(); found.kind != Found::Kind::end; found = first.next()) {
-    if (found.kind == Found::Kind::record && found.header.kind == spool::RecordKind::settled) {
-      settled.emplace(found.header.queue_id, found.header.recipient);
+}
+
+std::vector<Exporter::DamagedFile> Exporter::damaged_files(const LogImage& image) {
+  std::vector<std::string> paths = image.files().damaged;
+  for (const spool::Slot slot : image.left_alone()) paths.push_back(spool::slot_path(image.log(), slot));
+  for (std::size_t i = 0; i < image.index().segment_count(); ++i) {
+    const spool::Segment& segment = image.index().segment(i);
+    if (segment.set_aside) paths.push_back(image.path_of(segment));
+  }
+  std::vector<DamagedFile> files;
+  for (const std::string& path : paths) {
+    StatusOr<ReadFile> file = ReadFile::open(data_.path_of(path));
+    const StatusOr<spool::SegmentHeader> header = file.ok() ? read_segment_header(*file) : file.status();
+    if (header.ok()) {
+      files.push_back({path, *std::move(file), *header});
+    } else {
+      complain_once(header.status());
     }
   }
-  SegmentWalk walk(*file, *header, reach);
-  for (Found found = walk.next(); found.kind != Found::Kind::end; found = walk.next()) {
-    if (found.kind != Found::Kind::record || found.header.kind != spool::RecordKind::message) continue;
+  return files;
+}
+
+// What is whole in files that recovery does not read, or not all of. Which of it was delivered before is known only as
+// far as settlements are still there. Memory: some tens of bytes per message in these files.
+Status Exporter::export_damaged(LogImage& image, const std::set<std::uint64_t>* wanted) {
+  const std::vector<DamagedFile> files = damaged_files(image);
+  Ids candidates;
+  for (const DamagedFile& damaged : files) {
+    walk_records(damaged.file, damaged.header, [&](const Found& found) {
+      const std::uint64_t id = found.header.queue_id;
+      if (found.header.kind != spool::RecordKind::message || met_.contains(id)) return;
+      if (wanted == nullptr || wanted->contains(id)) candidates.insert(id);
+    });
+  }
+  if (candidates.empty()) return OkStatus();
+  SettledRecipients settled;
+  const auto note = [&](const Found& found) {
+    if (found.header.kind == spool::RecordKind::settled && candidates.contains(found.header.queue_id)) {
+      settled.emplace(found.header.queue_id, found.header.recipient);
+    }
+  };
+  for (const DamagedFile& damaged : files) walk_records(damaged.file, damaged.header, note);
+  for (std::size_t i = 0; i < image.index().segment_count(); ++i) {
+    const StatusOr<ReadFile> file = ReadFile::open(data_.path_of(image.path_of(image.index().segment(i))));
+    const StatusOr<spool::SegmentHeader> header = file.ok() ? read_segment_header(*file) : file.status();
+    if (header.ok()) walk_records(*file, *header, note);
+  }
+  for (const DamagedFile& damaged : files) {
+    POSTERN_RETURN_IF_ERROR(export_damaged_file(image, damaged, candidates, settled));
+  }
+  return OkStatus();
+}
+
+Status Exporter::export_damaged_file(LogImage& image, const DamagedFile& damaged, const Ids& candidates,
+                                     const SettledRecipients& settled) {
+  Status status;
+  walk_records(damaged.file, damaged.header, [&](const Found& found) {
     const mail::QueueId id{found.header.queue_id};
-    if (met_.contains(id.value) || (wanted != nullptr && !wanted->contains(id.value))) continue;
+    if (!status.ok() || found.header.kind != spool::RecordKind::message) return;
+    if (!candidates.contains(id.value) || met_.contains(id.value)) return;
     const auto view = spool::read_message(found.header, found.record);
-    if (!view || !envelope_.decode(view->envelope).ok()) continue;
+    if (!view || !envelope_.decode(view->envelope).ok()) return;
     std::vector<RecipientFacts> recipients(view->recipients);
     std::size_t open = 0;
     for (std::size_t i = 0; i < recipients.size(); ++i) {
@@ -201,23 +255,24 @@ Status Exporter::export_damaged(LogImage& image, const std::string& path, const 
         ++open;
       }
     }
-    if (open == 0) continue;
+    if (open == 0) return;
     met_.insert(id.value);
-    if (Status begun = folder_.begin(id, *view); !begun.ok()) {
-      if (begun.code() != StatusCode::kAlreadyExists) return begun;
+    status = folder_.begin(id, *view);
+    if (status.code() == StatusCode::kAlreadyExists) {
       ++kept_;
-      complain(begun);
+      complain(std::exchange(status, OkStatus()));
       code_ = exit_unwritten;
-      continue;
+      return;
     }
     Status unread;
-    POSTERN_RETURN_IF_ERROR(write_message(image, *view, unread));
+    if (status.ok()) status = write_message(image, *view, unread);
+    if (status.ok()) status = folder_.end(envelope_, recipients, damaged.path);
+    if (!status.ok()) return;
     if (!unread.ok()) ++incomplete_;
-    POSTERN_RETURN_IF_ERROR(folder_.end(envelope_, recipients, path));
     ++exported_;
     ++from_damaged_;
-  }
-  return OkStatus();
+  });
+  return status;
 }
 
 }  // namespace
@@ -238,8 +293,12 @@ int run_export(const ExportArguments& arguments, std::FILE* out) {
   if (!data.ok()) return complain(data.status());
   StatusOr<ExportFolder> folder =
       ExportFolder::open(arguments.to, {.lf = arguments.lf, .trace = arguments.trace, .force = arguments.force});
-  const auto unwritten = [](const Status& status) {
+  const auto unwritten = [&folder](const Status& status) {
     complain(status);
+    if (folder.ok()) {  // what was complete before may still be had
+      folder->abandon();
+      (void)folder->flush();
+    }
     return exit_unwritten;
   };
   if (!folder.ok()) return unwritten(folder.status());

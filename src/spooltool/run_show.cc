@@ -139,7 +139,13 @@ int run_show(const ShowArguments& arguments, std::FILE* out) {
     const StatusOr<std::unique_ptr<LogImage>> image = LogImage::read(*data, log, in_use);
     if (!image.ok()) return complain(image.status());
     const LogImage::Place place = (*image)->find(*id);
-    if (place.entry == nullptr) break;
+    if (place.entry == nullptr) {
+      if (!(*image)->report().alarms.empty()) {
+        std::fputs("postern-spool: the log is damaged, and the message may have been where it is: see `check`\n",
+                   stderr);
+      }
+      break;
+    }
     const StatusOr<Shown> shown = look(**image, place, arguments.lines);
     if (shown.ok()) {
       std::fputs((arguments.json ? to_line(shown->json) + "\n" : shown->text).c_str(), out);

@@ -193,6 +193,20 @@ TEST_F(Check, AnEnvelopeThatMakesNoSenseHurtsItsMessage) {
   EXPECT_EQ(check(1)["logs"][0]["hurt"], nlohmann::json::array({id.to_string()}));
 }
 
+TEST_F(Check, AMessageIsHurtOnceHoweverMuchOfItIs) {
+  rig.start();
+  const mail::QueueId id = rig.append("content", "this is no envelope");
+  const mail::QueueId hit = append(filler(3000, 1));
+  for (std::uint64_t i = 0; i < 60; ++i) {
+    (void)append(filler(3000, i));
+    rig.write_all();
+  }
+  ASSERT_GT(rig.log().figures().segments_sealed, 0u);
+  damage_content(hit);
+  save();
+  EXPECT_EQ(check(1)["logs"][0]["hurt"], nlohmann::json::array({id.to_string(), hit.to_string()}));
+}
+
 TEST_F(Check, FilesThatWereSetAsideAndForeignFilesAreTold) {
   rig.start();
   (void)append("one");

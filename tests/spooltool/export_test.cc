@@ -183,5 +183,43 @@ TEST_F(Export, WhatIsWholeInASegmentThatWasSetAside) {
   EXPECT_EQ(files(), 2u) << "not what a whole settlement says was delivered";
 }
 
+TEST_F(Export, WhatASettlementInALaterSegmentSaysWasDeliveredStaysOut) {
+  rig.start();
+  const mail::QueueId delivered = append(filler(1000, 1));
+  const mail::QueueId hit = append(filler(1000, 2));
+  rig.write_all();
+  (void)append(filler(1000, 3));
+  rig.write_all();
+  damage_content(hit);
+  rig.crash();
+  rig.start();  // the damage is found: the segment is sealed and kept for people
+  ASSERT_TRUE(rig.log().index().segment(0).set_aside);
+  const mail::Location at = rig.replay().front().location;
+  ASSERT_TRUE(rig.log().append_settlement(at, delivered, 0, mail::Outcome::relayed, {}).ok());
+  rig.write_all();
+  save();
+  const Ran ran = take_out({"--all", "--include-damaged", "--json"});
+  EXPECT_EQ(ran.code, 0) << ran.err;
+  EXPECT_EQ(ran.json()["exported"], 1) << "the one that waits";
+  EXPECT_EQ(ran.json()["from_damaged_segments"], 0);
+  EXPECT_EQ(run({"check", data_dir}).code, 1);
+}
+
+TEST_F(Export, WhatRecoveryLostIsSaidThoughAllThatWaitsIsThere) {
+  rig.start();
+  const mail::QueueId hit = append(filler(1000, 1));
+  const mail::QueueId kept = append(filler(1000, 2));
+  rig.write_all();
+  (void)append("behind");
+  rig.write_all();
+  damage_content(hit);
+  save();
+  const Ran ran = take_out({"--all"});
+  EXPECT_EQ(ran.code, 1);
+  EXPECT_NE(ran.err.find("are damaged"), std::string::npos) << ran.err;
+  EXPECT_EQ(content(kept), filler(1000, 2));
+  EXPECT_EQ(files(), 4u);
+}
+
 }  // namespace
 }  // namespace postern::spooltool::test
