@@ -8,8 +8,8 @@ Defaults: build/release/posternd 1000000 4096 1 and a temporary folder on the di
 through the real door: postern-bench sends every message, and a next hop answers each recipient 450. Then posternd is
 started on it twice: after an orderly stop, and after kill -9. A FOLDER is kept, and found full by the next run.
 Takes about 6.5 KiB of disk per message of 4 KiB; writes pass by the page cache, so that no start finds it warm.
-Prints the surroundings, then for each start the seconds from exec to the first 220, until the last message was taken up,
-the bytes it read, the CPU and the memory it took for that.
+Prints the surroundings, then for each start the seconds from exec to the first 220 and until the last message was taken up,
+with the bytes read, the CPU and the memory that it took.
 """
 import json
 import os
@@ -37,6 +37,7 @@ class Relay:
         self.binary, self.folder, self.shards = binary, folder, shards
         self.port, self.admin = free_port(), free_port()
         self.log_path = os.path.join(folder, "log")
+        self.process = None
         with open(os.path.join(folder, "postern.toml"), "w", encoding="ascii") as file:
             file.write(f'hostname = "relay.example.test"\ndata_dir = "{folder}/data"\nshards = {shards}\n'
                        f'[[listener]]\naddress = "127.0.0.1:{self.port}"\n[domains]\naccept = ["hop.test"]\n'
@@ -168,7 +169,7 @@ def main():
         measure(relay, messages, "after kill -9")
         relay.end(signal.SIGTERM)
     finally:
-        if relay is not None and relay.process.poll() is None:
+        if relay is not None and relay.process is not None and relay.process.poll() is None:
             relay.process.kill()
             relay.process.wait()
         hop.kill()
