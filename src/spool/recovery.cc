@@ -5,6 +5,7 @@
 
 #include <postern/base/check.h>
 #include <postern/base/planted.h>
+#include <postern/spool/batch.h>
 #include <postern/spool/record.h>
 #include <postern/spool/recovery.h>
 
@@ -18,12 +19,6 @@ T load(Bytes bytes) {
   T value;
   std::memcpy(&value, bytes.data(), sizeof value);
   return value;
-}
-
-bool valid(const Checksum& checksum, const SegmentHeader& header) {
-  constexpr std::size_t lead = sizeof header.checksum;
-  return header.magic == SegmentHeader{}.magic &&
-         header.checksum == checksum.of({reinterpret_cast<const std::byte*>(&header) + lead, sizeof header - lead});
 }
 
 bool all_zero(Bytes bytes) {
@@ -154,19 +149,16 @@ void Recovery::on_header() {
   const Checksum checksum;
   std::optional<SegmentHeader> found;
   for (std::size_t copy = 0; copy < 2 && !found; ++copy) {
-    const auto header = load<SegmentHeader>(window_at(copy * block_bytes, sizeof(SegmentHeader)));
-    if (!valid(checksum, header)) continue;
-    if (header.version != format_version) {
+    const auto header = check_segment_header(checksum, window_at(copy * block_bytes, sizeof(SegmentHeader)));
+    if (!header) continue;
+    if (header->version != format_version) {
       fail(error(StatusCode::kFailedPrecondition,
-                 slot_path(result_.log, file.slot) + ": spool format " + std::to_string(header.version) +
+                 slot_path(result_.log, file.slot) + ": spool format " + std::to_string(header->version) +
                      ", this program knows " + std::to_string(format_version) + ": use the program that wrote it"));
       return;
     }
-    if (header.log == result_.log && header.slot == file.slot.value && header.sequence != 0 &&
-        header.sequence < sequence_limit && header.start <= mail::QueueId::start_max &&
-        header.segment_bytes >= batches_offset + block_bytes && header.segment_bytes <= segment_bytes_limit &&
-        header.segment_bytes % block_bytes == 0 && header.segment_bytes <= file.bytes) {
-      found = header;
+    if (header->log == result_.log && header->slot == file.slot.value && sane_segment_header(*header, file.bytes)) {
+      found = *header;
     }
   }
   if (found) {
@@ -237,17 +229,14 @@ void Recovery::free_slot(Slot slot, std::uint64_t bytes) {
 // --- sealed segments -------------------------------------------------------------------------------------------------
 
 void Recovery::on_footer() {
-  footer_ = load<SummaryFooter>(window_at(segment_->bytes - sizeof footer_, sizeof footer_));
-  constexpr std::size_t lead = sizeof footer_.checksum;
-  const std::uint64_t entry_bytes = round_up(footer_.entries_bytes, block_bytes);
-  if (footer_.magic != SummaryFooter{}.magic || footer_.sequence != segment_->sequence ||
-      footer_.checksum !=
-          segment_->checksum.of({reinterpret_cast<const std::byte*>(&footer_) + lead, sizeof footer_ - lead}) ||
-      footer_.end < batches_offset || footer_.end % block_bytes != 0 ||
-      footer_.end + entry_bytes + block_bytes > segment_->bytes) {
+  const auto footer = check_footer(segment_->checksum, segment_->sequence, segment_->bytes,
+                                   window_at(segment_->bytes - block_bytes, block_bytes));
+  if (!footer) {
     begin_scan();
     return;
   }
+  footer_ = *footer;
+  const std::uint64_t entry_bytes = round_up(footer_.entries_bytes, block_bytes);
   segment_->end = footer_.end;
   if (entry_bytes == 0) {
     filled_ = window_bytes_ = 0;
@@ -309,18 +298,6 @@ void Recovery::begin_scan() {
   on_scan();
 }
 
-namespace {
-
-bool plausible(const BatchHeader& header, const Segment& segment, std::uint64_t offset) {
-  return header.magic == BatchHeader{}.magic &&
-         (header.sequence == segment.sequence || POSTERN_PLANTED(old_batch_validated)) &&
-         header.offset_blocks == offset / block_bytes && header.bytes % block_bytes == 0 && header.bytes != 0 &&
-         header.bytes <= batch_bytes_limit && offset + header.bytes <= segment.bytes && header.used >= sizeof header &&
-         header.used <= header.bytes && header.records <= header.used / record_alignment;
-}
-
-}  // namespace
-
 // Reads on from scan_offset_ until a read is needed or the segment is through.
 void Recovery::on_scan() {
   while (step_ == Step::scan) {
@@ -334,11 +311,13 @@ void Recovery::on_scan() {
     }
     if (!want(scan_offset_, sizeof(BatchHeader))) return;
     const auto header = load<BatchHeader>(window_at(scan_offset_, sizeof(BatchHeader)));
+    const BatchPlace place{segment_->sequence, segment_->bytes, scan_offset_};
+    const bool plausible = plausible_batch(header, place) && header.number >= number_;
     bool taken = false;
-    if (plausible(header, *segment_, scan_offset_) && header.number >= number_) {
+    if (plausible) {
       if (!want(scan_offset_, header.bytes)) return;
       const Bytes batch = window_at(scan_offset_, header.bytes);
-      if (valid_batch(header, batch)) {
+      if (check_batch(segment_->checksum, header, place, batch, scratch_)) {
         if (header.number == number_ && (header.chain == chain_ || POSTERN_PLANTED(old_batch_validated)) &&
             !gap_from_) {
           take_batch(header, batch);
@@ -357,36 +336,10 @@ void Recovery::on_scan() {
     if (taken) continue;
     if (!gap_from_) {
       gap_from_ = scan_offset_;
-      const bool begun = plausible(header, *segment_, scan_offset_) && header.number >= number_;
-      gap_bytes_ = begun ? header.bytes : limited_ ? scan_limit_ - scan_offset_ : 0;
+      gap_bytes_ = plausible ? header.bytes : limited_ ? scan_limit_ - scan_offset_ : 0;
     }
     scan_offset_ += block_bytes;
   }
-}
-
-bool Recovery::valid_batch(const BatchHeader& header, Bytes batch) {
-  constexpr std::size_t covered = sizeof header - sizeof header.checksum;
-  scratch_.resize(covered + std::size_t{header.records} * sizeof(std::uint64_t));
-  std::memcpy(scratch_.data(), batch.data() + sizeof header.checksum, covered);
-  std::size_t offset = sizeof header;
-  for (std::uint32_t i = 0; i < header.records; ++i) {
-    if (offset + sizeof(RecordHeader) > header.used) return false;
-    const auto record = load<RecordHeader>(batch.subspan(offset, sizeof(RecordHeader)));
-    std::memcpy(scratch_.data() + covered + i * sizeof record.checksum, &record.checksum, sizeof record.checksum);
-    if (record.bytes < sizeof record || record.bytes > header.used - offset) return false;
-    offset += round_up(record.bytes, record_alignment);
-  }
-  if (POSTERN_PLANTED(torn_tail_accepted) || POSTERN_PLANTED(old_batch_validated)) return offset == header.used;
-  if (offset != header.used || segment_->checksum.of(scratch_) != header.checksum) return false;
-  offset = sizeof header;
-  for (std::uint32_t i = 0; i < header.records; ++i) {
-    const Bytes rest = batch.subspan(offset, header.used - offset);
-    const auto record =
-        check_record(segment_->checksum, make_position(segment_->sequence, scan_offset_ + offset), rest);
-    if (!record || !check_content(segment_->checksum, *record, rest)) return false;
-    offset += round_up(record->bytes, record_alignment);
-  }
-  return true;
 }
 
 void Recovery::take_batch(const BatchHeader& header, Bytes batch) {

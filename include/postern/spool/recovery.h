@@ -94,7 +94,6 @@ class Recovery {
   void end_segment();
   void begin_scan();
   void on_scan();
-  [[nodiscard]] bool valid_batch(const BatchHeader& header, Bytes batch);
   void take_batch(const BatchHeader& header, Bytes batch);
   void take_record(const RecordHeader& header, Bytes record);
   [[nodiscard]] bool salvage();
