@@ -82,6 +82,7 @@ class Postern:
         """`routes`: [(match, via)]. `tables`: contents of TOML tables, {key: value}; `root` holds the keys above all tables."""
         if not POSTERN:
             raise unittest.SkipTest("POSTERN_BIN does not name a posternd")
+        self.program = POSTERN
         self.folder = folder or tempfile.mkdtemp(prefix="postern-test-")
         self.made_folder = folder is None
         self.data = os.path.join(self.folder, "data")
@@ -144,7 +145,7 @@ class Postern:
         self.write_config()
         os.makedirs(self.mail, exist_ok=True)
         with open(self.stderr_path, "ab") as stderr:
-            self.process = subprocess.Popen([POSTERN, "--config", self.config_path], stdin=subprocess.DEVNULL,
+            self.process = subprocess.Popen([self.program, "--config", self.config_path], stdin=subprocess.DEVNULL,
                                             stdout=stderr, stderr=stderr,
                                             preexec_fn=limit)
         if wait:
