@@ -16,7 +16,7 @@ ROOMS = ("base", "mail", "smtp", "dns", "spool", "queue", "route", "policy", "ds
          "egress", "shard")
 # Objects that may: those of io that are the kernel's side (the simulator has its own), and what only daemons run.
 MAY = {
-    "io": r"src_io_(uring_.*|blocking_file|descriptors|event_waker|sockets|task_pool)\.cc\.o",
+    "io": r"src_io_(uring_.*|record_trace|blocking_file|descriptors|event_waker|sockets|task_pool)\.cc\.o",
     # The threads and the folder of a real process; the simulator makes the shards itself, in one thread.
     "shard": r"src_shard_(server|event_log)\.cc\.o",
 }

@@ -448,7 +448,7 @@ def main():
             check_tidy(results)
     if "relay" in stages:
         with Stage(results, "relay tests (release)"):
-            if build(results, "release", "programs", "benches"):
+            if build(results, "release", "programs", "benches", "crash-tools"):
                 folder = os.path.join(ROOT, "build", "release")
                 check_programs(results, folder)
                 smoke_benches(results, folder)

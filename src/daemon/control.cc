@@ -87,8 +87,9 @@ Instant monotonic_now() {
 
 class Control {
  public:
-  Control(const std::string& config_path, const System& system, shard::OptionsSnapshot options, shard::OperatorLog& log)
-      : config_path_(config_path), system_(system), options_(std::move(options)), log_(log) {}
+  Control(const std::string& config_path, const System& system, shard::OptionsSnapshot options, shard::OperatorLog& log,
+          const MakeLoop& make_loop)
+      : config_path_(config_path), system_(system), options_(std::move(options)), log_(log), make_loop_(make_loop) {}
 
   int run();
 
@@ -107,6 +108,7 @@ class Control {
   const System& system_;
   shard::OptionsSnapshot options_;
   shard::OperatorLog& log_;
+  const MakeLoop& make_loop_;
   OwnedDescriptor signals_;
   OwnedDescriptor lock_;
   Bell news_;  // the server has started, wants to end, or has ended
@@ -201,10 +203,8 @@ Status Control::start() {
   }
   StatusOr<std::unique_ptr<shard::Server>> server = error(StatusCode::kInternal, "not started");
   std::thread starter([&] {
-    server = shard::Server::start({.options = options_,
-                                   .log = log_,
-                                   .make_loop = [] { return io::make_uring_loop(); },
-                                   .on_failure = [this] { news_.ring(); }});
+    server = shard::Server::start(
+        {.options = options_, .log = log_, .make_loop = make_loop_, .on_failure = [this] { news_.ring(); }});
     news_.ring();
   });
   // Recovery may take its time. Whoever stops us meanwhile need not wait for it: nothing was accepted yet.
@@ -290,8 +290,13 @@ void block_signals() {
   std::signal(SIGPIPE, SIG_IGN);
 }
 
-int run(const std::string& config_path, const System& system, shard::OptionsSnapshot options, shard::OperatorLog& log) {
-  return Control(config_path, system, std::move(options), log).run();
+StatusOr<std::unique_ptr<io::Loop>> make_usual_loop() {
+  return io::make_uring_loop();
+}
+
+int run(const std::string& config_path, const System& system, shard::OptionsSnapshot options, shard::OperatorLog& log,
+        const MakeLoop& make_loop) {
+  return Control(config_path, system, std::move(options), log, make_loop).run();
 }
 
 }  // namespace postern::daemon

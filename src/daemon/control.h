@@ -1,9 +1,14 @@
 // The control thread's part of a running daemon: the order of the start, signals, reload, the orderly stop.
 #pragma once
 
+#include <functional>
+#include <memory>
 #include <string>
 
+#include <postern/base/status.h>
+
 #include "daemon/system.h"
+#include "io/loop.h"
 #include "shard/operator_log.h"
 #include "shard/options.h"
 
@@ -18,10 +23,15 @@ enum ExitCode : int {
   exit_config = 78,
 };
 
+// The I/O backend, made once per shard.
+using MakeLoop = std::function<StatusOr<std::unique_ptr<io::Loop>>()>;
+// io_uring, with its defaults.
+[[nodiscard]] StatusOr<std::unique_ptr<io::Loop>> make_usual_loop();
+
 // Runs the daemon until it is told to stop, and returns the exit code. All signals that it handles are blocked before
-// the first thread is started, by block_signals().
+// the first thread is started, by block_signals(). `make_loop`: another one for test programs that look on.
 [[nodiscard]] int run(const std::string& config_path, const System& system, shard::OptionsSnapshot options,
-                      shard::OperatorLog& log);
+                      shard::OperatorLog& log, const MakeLoop& make_loop = make_usual_loop);
 
 // SIGTERM, SIGINT and SIGHUP are read by run(); SIGPIPE is ignored: a lost peer is a result of send, not a signal.
 void block_signals();

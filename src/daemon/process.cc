@@ -19,6 +19,8 @@
 #include <sys/stat.h>
 #include <sys/syscall.h>
 
+#include "io/blocking_file.h"
+
 namespace postern::daemon {
 namespace {
 
@@ -115,11 +117,16 @@ StatusOr<User> find_user(const std::string& name) {
 StatusOr<OwnedDescriptor> open_data_dir(const std::string& path, const User& user) {
   const std::string name = "data_dir " + path;
   std::error_code trouble;
-  std::filesystem::create_directories(std::filesystem::path(path).parent_path(), trouble);
+  const std::filesystem::path above = std::filesystem::path(path).parent_path();
+  std::filesystem::create_directories(above, trouble);
   if (trouble) return failed(StatusCode::kUnavailable, name, trouble.value(), "make the folder above it");
   if (mkdir(path.c_str(), 0700) == 0) {
     if (!user.stay() && chown(path.c_str(), user.uid, user.gid) < 0) {
       return failed(StatusCode::kPermissionDenied, name, errno, "");
+    }
+    // What is accepted into it is durable only with its own name.
+    if (const Status synced = io::sync_directory(above.string()); !synced.ok()) {
+      return error(synced.code(), name + ": " + std::string(message_of(synced)));
     }
   } else if (errno != EEXIST) {
     return failed(StatusCode::kUnavailable, name, errno, "make it, owned by the user that runs posternd");

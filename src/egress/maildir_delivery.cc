@@ -190,6 +190,14 @@ void MaildirDelivery::on_completion(const io::Completion& completion) {
       if (to_sync_.empty() || to_sync_.back() != folder_ + "/new") to_sync_.push_back(folder_ + "/new");
       return request(found_ ? Step::open_directory : Step::rename);
     case Step::rename:
+      if (result == -ENOENT && directories_.empty()) {
+        // A crash between the folders of a new Maildir has left tmp without new.
+        file_ = -1;
+        to_sync_.clear();
+        list_directories();
+        directory_ = 0;
+        return request(Step::make_directory);
+      }
       if (result < 0) return fail(result, "cannot rename into new");
       return request(Step::open_directory);
     case Step::open_directory:

@@ -40,7 +40,7 @@ class MaildirDelivery final : private ContentReaderUser {
   enum class Step : std::uint8_t {
     check_done,  // does new/ have it already?
     open_tmp,
-    make_directory,  // the folder with its parents, tmp, new and cur, when tmp/ was not there
+    make_directory,  // the folder with its parents, tmp, new and cur, when tmp/ or new/ was not there
     content,         // waits for the spool
     write,
     sync_file,

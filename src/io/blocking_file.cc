@@ -7,9 +7,12 @@
 #include <memory>
 #include <string>
 #include <string_view>
+#include <unistd.h>
 
 #include <sys/stat.h>
 #include <sys/statvfs.h>
+
+#include "io/errors.h"
 
 namespace postern::io {
 namespace {
@@ -50,6 +53,14 @@ std::int32_t space(const FileRequest& request) {
 }
 
 }  // namespace
+
+Status sync_directory(const std::string& path) {
+  const int directory = open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  if (directory < 0) return errno_status(errno, path + ": cannot be opened to sync it");
+  const int failure = fsync(directory) == 0 ? 0 : errno;
+  close(directory);
+  return failure == 0 ? OkStatus() : errno_status(failure, path + ": cannot be synced");
+}
 
 std::int32_t perform_blocking(const FileRequest& request) {
   switch (request.kind) {

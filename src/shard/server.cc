@@ -14,6 +14,7 @@
 #include <postern/base/check.h>
 #include <postern/spool/types.h>
 
+#include "io/blocking_file.h"
 #include "io/descriptors.h"
 #include "shard/logs.h"
 
@@ -39,6 +40,8 @@ StatusOr<std::vector<std::vector<std::uint16_t>>> assign_logs(const Options& opt
   std::filesystem::create_directory(root, failure);
   if (!failure) std::filesystem::permissions(root, std::filesystem::perms::owner_all, failure);
   if (failure) return error(StatusCode::kUnavailable, root.string() + ": " + failure.message());
+  // Each log makes its own names durable; this one is nobody's. An earlier start may have died behind making it.
+  POSTERN_RETURN_IF_ERROR(io::sync_directory(options.data_dir));
   std::set<std::uint16_t> found;
   for (const auto& entry : std::filesystem::directory_iterator(root, failure)) {
     const std::string name = entry.path().filename().string();

@@ -21,6 +21,8 @@
 #include <sys/socket.h>
 #include <sys/syscall.h>
 
+#include "io/record/recording_loop.h"
+#include "io/record/trace.h"
 #include "io/uring/probe.h"
 #include "io/uring/uring_loop.h"
 #include "tests/io/conformance.h"
@@ -68,6 +70,21 @@ Backend backend(std::string name, unsigned submission_entries, unsigned completi
 // `tiny`: every queue overflows all the time.
 INSTANTIATE_TEST_SUITE_P(uring, Conformance,
                          ::testing::Values(backend("usual", 512, 8192, 256), backend("tiny", 2, 4, 1)),
+                         name_of_backend);
+
+// The same, written down by io/record: it must change nothing.
+Backend recorded(Backend within) {
+  static const std::unique_ptr<record::TraceWriter> nowhere = *record::TraceWriter::create("/dev/null");
+  Backend made = within;
+  made.make = [within](const Needs& needs) -> StatusOr<std::unique_ptr<Loop>> {
+    StatusOr<std::unique_ptr<Loop>> loop = within.make(needs);
+    if (!loop.ok()) return loop.status();
+    return record::make_recording_loop(*std::move(loop), *nowhere);
+  };
+  return made;
+}
+
+INSTANTIATE_TEST_SUITE_P(recording, Conformance, ::testing::Values(recorded(backend("usual", 512, 8192, 256))),
                          name_of_backend);
 
 class Ignore final : public Sink {

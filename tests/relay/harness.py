@@ -2,6 +2,7 @@
 
 Only the standard library. Everything listens on loopback addresses.
 """
+import fcntl
 import json
 import os
 import re
@@ -9,6 +10,7 @@ import resource
 import shutil
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import tempfile
@@ -80,6 +82,7 @@ class Postern:
         """`routes`: [(match, via)]. `tables`: contents of TOML tables, {key: value}; `root` holds the keys above all tables."""
         if not POSTERN:
             raise unittest.SkipTest("POSTERN_BIN does not name a posternd")
+        self.program = POSTERN
         self.folder = folder or tempfile.mkdtemp(prefix="postern-test-")
         self.made_folder = folder is None
         self.data = os.path.join(self.folder, "data")
@@ -142,7 +145,7 @@ class Postern:
         self.write_config()
         os.makedirs(self.mail, exist_ok=True)
         with open(self.stderr_path, "ab") as stderr:
-            self.process = subprocess.Popen([POSTERN, "--config", self.config_path], stdin=subprocess.DEVNULL,
+            self.process = subprocess.Popen([self.program, "--config", self.config_path], stdin=subprocess.DEVNULL,
                                             stdout=stderr, stderr=stderr,
                                             preexec_fn=limit)
         if wait:
@@ -269,8 +272,14 @@ class Postern:
             lambda mails: mails if len(mails) >= count else None)(self.mails(local)), seconds)
 
 
+# _IOR('X', 125, __u32) [ext4.h: EXT4_IOC_SHUTDOWN; xfs_fs.h: XFS_IOC_GOINGDOWN]; 2: nothing that is not on the device gets
+# there any more, the log neither.
+IOC_SHUTDOWN = (2 << 30) | (4 << 16) | (ord("X") << 8) | 125
+GOING_FLAGS_NOLOGFLUSH = 2
+
+
 class LoopMount:
-    """A small ext4 of its own, mounted at `place`."""
+    """A small file system of its own, mounted at `place`."""
 
     def __init__(self, folder, mebibytes):
         self.image = os.path.join(folder, "image")
@@ -288,9 +297,24 @@ class LoopMount:
         """`access`: ro or rw, while it stays mounted."""
         subprocess.run([program("mount"), "-o", f"remount,{access}", self.place], capture_output=True, check=True)
 
+    def cut(self):
+        """From now on every write is answered EIO, and what the device does not have yet it never gets."""
+        folder = os.open(self.place, os.O_RDONLY)
+        try:
+            fcntl.ioctl(folder, IOC_SHUTDOWN, struct.pack("I", GOING_FLAGS_NOLOGFLUSH))
+        finally:
+            os.close(folder)
+
     def remount(self):
         """As after a reboot: what the file system kept in memory only is gone."""
-        subprocess.run([program("umount"), self.place], capture_output=True, check=True)
+        def unmounted():
+            # The kernel closes what a killed process had in its ring a little after the process is gone.
+            done = subprocess.run([program("umount"), self.place], capture_output=True, check=False)
+            if done.returncode and b"busy" not in done.stderr:
+                raise AssertionError(done.stderr.decode())
+            return done.returncode == 0
+
+        wait_until(f"{self.place} to be free", unmounted)
         trouble = self.mount()
         if trouble:
             raise AssertionError(trouble)
@@ -299,14 +323,14 @@ class LoopMount:
         subprocess.run([program("umount"), "-l", self.place], capture_output=True, check=False)
 
 
-def loop_mount(test, mebibytes):
-    """A LoopMount that goes with the test, or a skip."""
+def loop_mount(test, mebibytes, make=("mkfs.ext4", "-q", "-m", "0")):
+    """A LoopMount that goes with the test, or a skip. `make` gives it its file system."""
     if os.geteuid() != 0:
         test.skipTest("mounting needs root")
     folder = tempfile.mkdtemp(prefix="postern-disk-")
     test.addCleanup(shutil.rmtree, folder, True)
     made = LoopMount(folder, mebibytes)
-    subprocess.run([program("mkfs.ext4"), "-q", "-m", "0", made.image], check=True, capture_output=True)
+    subprocess.run([program(make[0]), *make[1:], made.image], check=True, capture_output=True)
     trouble = made.mount()
     if trouble:
         test.skipTest(f"no loop mount here: {trouble}")

@@ -63,6 +63,22 @@ class IntoMaildir(RelayTest):
             (stored,) = relay.wait_for_mails(1, local=local).values()
             self.assertNotIn(b" for <", stored, "with several recipients, none is named")
 
+    def test_a_maildir_that_a_crash_left_half_made_is_completed(self):
+        for parts in ((), ("tmp",), ("tmp", "cur")):
+            with self.subTest(parts):
+                local = "-".join(("half", *parts))
+                relay = self.into_maildir()
+                for part in parts:
+                    os.makedirs(os.path.join(relay.mail, local, part))
+                with Client(relay.port) as client:
+                    client.hello()
+                    client.envelope(recipients=[f"{local}@example.test"])
+                    self.assertEqual(client.data()[0], 250)
+                relay.wait_for_mails(1, local=local)
+                self.assertEqual(sorted(os.listdir(os.path.join(relay.mail, local))), ["cur", "new", "tmp"])
+                self.assertEqual(os.listdir(os.path.join(relay.mail, local, "tmp")), [])
+                self.assertEqual(relay.events("deferred"), [])
+
     def test_bdat_without_a_final_newline(self):
         relay = self.into_maildir()
         content = contents.header("no newline") + b"the last line"

@@ -1,7 +1,6 @@
 """Disks and folders that cannot be used: said at the start with cause and cure; a write error while running is final and
 loses nothing."""
 import ctypes
-import fcntl
 import os
 import shutil
 import struct
@@ -11,19 +10,6 @@ import unittest
 from harness import SLOWNESS, Client, RelayTest, loop_mount, wait_until
 from sink import Sink
 from test_crash import Load
-
-# _IOR('X', 125, __u32) [ext4.h]; 2: nothing that is not on the device gets there any more.
-EXT4_IOC_SHUTDOWN = (2 << 30) | (4 << 16) | (ord("X") << 8) | 125
-EXT4_GOING_FLAGS_NOLOGFLUSH = 2
-
-
-def break_disk(place):
-    """From now on every write to the mounted file system is answered EIO."""
-    folder = os.open(place, os.O_RDONLY)
-    try:
-        fcntl.ioctl(folder, EXT4_IOC_SHUTDOWN, struct.pack("I", EXT4_GOING_FLAGS_NOLOGFLUSH))
-    finally:
-        os.close(folder)
 
 
 class FailedDisk(RelayTest):
@@ -59,7 +45,7 @@ class FailedDisk(RelayTest):
             self.assertEqual(kept.data(b"Subject: kept\r\n\r\nx\r\n")[0], 250)
             busy.envelope()
             self.assertEqual(busy.ask("DATA")[0], 354)
-            break_disk(self.disk.place)
+            self.disk.cut()
             busy.send("Subject: lost\r\n\r\nx\r\n.\r\n")
             code, text = busy.reply()
             self.assertEqual((code, text[:5]), (451, "4.3.0"))
@@ -77,7 +63,7 @@ class FailedDisk(RelayTest):
         relay = self.relay(shards=4)
         load = Load(relay)
         wait_until("some mail", lambda: len(load.accepted) >= 50)
-        break_disk(self.disk.place)
+        self.disk.cut()
         self.ends_with_74(relay)
         load.end()
         relay = self.mended(relay)
@@ -88,7 +74,7 @@ class FailedDisk(RelayTest):
 
     def test_a_disk_that_fails_while_idle_is_met_by_the_next_message(self):
         relay = self.relay(shards=2)
-        break_disk(self.disk.place)
+        self.disk.cut()
         with Client(relay.port) as client:
             client.hello()
             replies = client.envelope()
