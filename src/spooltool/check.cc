@@ -6,6 +6,8 @@
 #include <set>
 #include <utility>
 
+#include <fmt/format.h>
+
 #include <postern/mail/envelope.h>
 #include <postern/spool/record.h>
 
@@ -143,7 +145,8 @@ void LogChecker::check_segment(std::size_t number) {
   }
   if (walk.unreadable_bytes() != 0) {
     whole = false;
-    add({path, 0, walk.unreadable_bytes(), "the disk does not read " + bytes_text(walk.unreadable_bytes()) + " of it"});
+    add({path, 0, walk.unreadable_bytes(),
+         fmt::format("the disk does not read {} of it", bytes_text(walk.unreadable_bytes()))});
   }
   if (whole && segment.set_aside) {
     add({path, 0, segment.bytes,
@@ -216,7 +219,7 @@ void LogChecker::check_left_alone() {
            "this file is " + spool::slot_path(static_cast<std::uint16_t>(header->log), spool::Slot{header->slot}) +
                " by its header: put it back there"});
     } else {
-      add({path, 0, sizeof(spool::SegmentHeader), "a second file claims segment " + std::to_string(header->sequence)});
+      add({path, 0, sizeof(spool::SegmentHeader), fmt::format("a second file claims segment {}", header->sequence)});
     }
   }
 }

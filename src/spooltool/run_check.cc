@@ -69,7 +69,7 @@ void print_log(const LogCheck& log, std::FILE* out) {
   if (log.hurt_count != 0) {
     std::string text = indent + "HURT        " + count_text(log.hurt_count, "waiting message", "waiting messages") +
                        " cannot be read whole:";
-    for (std::size_t i = 0; i < log.hurt.size() && i < shown_max; ++i) text += " " + log.hurt[i].to_string();
+    for (std::size_t i = 0; i < log.hurt.size() && i < shown_max; ++i) text.append(" ").append(log.hurt[i].to_string());
     line(text + (log.hurt_count > shown_max ? " …" : ""));
   }
   for (std::size_t i = 0; i < log.alarms.size() && i < shown_max; ++i) {

@@ -5,6 +5,8 @@
 #include <string>
 #include <utility>
 
+#include <fmt/format.h>
+
 #include <postern/queue/retry_state.h>
 #include <postern/spool/record.h>
 
@@ -31,7 +33,7 @@ class Dumper {
   void note_damage(const std::string& file, const std::string& what) {
     damaged_ = true;
     Json json{{"type", "damage"}, {"file", file}, {"what", what}};
-    line(json, "damage      " + file + ": " + what);
+    line(json, fmt::format("damage      {}: {}", file, what));
   }
 
  private:
@@ -60,15 +62,14 @@ void Dumper::dump_header(const spool::SegmentHeader& header, const Reach& reach)
   json["oldest"] = header.oldest;
   json["bytes"] = header.segment_bytes;
   json["sealed"] = reach.footer.has_value();
-  std::string text = "# " + file_ + ": segment " + std::to_string(sequence_) + " of log " +
-                     spool::log_directory(static_cast<std::uint16_t>(header.log)).substr(5) + ", start " +
-                     std::to_string(header.start) + ", behind " + std::to_string(header.previous) + ", oldest " +
-                     std::to_string(header.oldest) + ", " + bytes_text(header.segment_bytes) + ", ";
+  std::string text = fmt::format("# {}: segment {} of log {}, start {}, behind {}, oldest {}, {}, ", file_, sequence_,
+                                 std::string(json["log"]), header.start, header.previous, header.oldest,
+                                 bytes_text(header.segment_bytes));
   if (reach.footer) {
     json["end"] = reach.footer->end;
     json["summary_entries"] = reach.footer->entries;
-    text += "sealed at " + std::to_string(reach.footer->end) + " with " +
-            count_text(reach.footer->entries, "entry", "entries") + " in its summary";
+    text += fmt::format("sealed at {} with {} in its summary", reach.footer->end,
+                        count_text(reach.footer->entries, "entry", "entries"));
   } else {
     text += "not sealed";
   }
@@ -94,21 +95,20 @@ void Dumper::dump_record(const Found& found, const spool::Index* index) {
         json["content_bytes"] = view->facts.size;
         json["form"] = form_text(view->facts.form);
         json["chunks"] = view->extents.size();
-        text += ", envelope " + std::to_string(view->envelope.size()) + ", added " +
-                std::to_string(view->added_fields.size()) + ", content " + std::to_string(view->facts.size) + " " +
-                std::string(form_text(view->facts.form));
-        if (!view->extents.empty()) text += " (" + count_text(view->extents.size(), "chunk", "chunks") + ")";
+        text += fmt::format(", envelope {}, added {}, content {} {}", view->envelope.size(), view->added_fields.size(),
+                            view->facts.size, form_text(view->facts.form));
+        if (!view->extents.empty()) text += fmt::format(" ({})", count_text(view->extents.size(), "chunk", "chunks"));
       }
       if (header.subject != 0) {
         json["replaces"] = {{"segment", spool::sequence_of(header.subject)},
                             {"offset", spool::offset_of(header.subject)}};
-        text += ", replaces " + place_text(header.subject);
+        text += fmt::format(", replaces {}", place_text(header.subject));
       }
       if (index != nullptr) {
         const spool::Entry* const entry = index->find_entry(header.position);
         const unsigned waiting = entry == nullptr ? 0u : entry->unsettled;
         json["waiting"] = waiting;
-        text += ", " + std::to_string(waiting) + " waiting";
+        text += fmt::format(", {} waiting", waiting);
       }
       break;
     }
@@ -127,20 +127,20 @@ void Dumper::dump_record(const Found& found, const spool::Index* index) {
       text += id + " recipient " + std::to_string(header.recipient) + " of " + place_text(header.subject);
       if (header.kind == spool::RecordKind::settled) {
         json["outcome"] = outcome_text(header.outcome);
-        text += ", " + outcome_text(header.outcome);
+        text += fmt::format(", {}", outcome_text(header.outcome));
         break;
       }
       const auto state = queue::decode_retry_state(found.record.subspan(sizeof header, header.meta_bytes));
       if (!state.ok()) {
         json["unreadable"] = message_of(state.status());
-        text += ", " + std::string(message_of(state.status()));
+        text += fmt::format(", {}", message_of(state.status()));
         break;
       }
       json["attempts"] = state->attempts;
       json["next_due"] = time_text(state->due);
       json["last_reply"] = state->last_reply.to_log_text();
-      text += ", " + count_text(state->attempts, "attempt", "attempts") + ", due " + time_text(state->due) + ": " +
-              state->last_reply.to_log_text();
+      text += fmt::format(", {}, due {}: {}", count_text(state->attempts, "attempt", "attempts"), time_text(state->due),
+                          state->last_reply.to_log_text());
       break;
     }
     default:

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include <absl/container/flat_hash_set.h>
+#include <fmt/format.h>
 
 #include <postern/base/text.h>
 #include <postern/spool/record.h>
@@ -282,10 +283,9 @@ int run_export(const ExportArguments& arguments, std::FILE* out) {
   for (const std::string& text : arguments.queue_ids) {
     const auto id = mail::QueueId::parse(text);
     if (!id) {
-      return complain(
-          error(StatusCode::kInvalidArgument, "\"" + log_escaped(text, 64) +
-                                                  "\" is no queue id: 13 characters, as in the 250 and in the "
-                                                  "event log"));
+      return complain(error(StatusCode::kInvalidArgument,
+                            fmt::format("\"{}\" is no queue id: 13 characters, as in the 250 and in the event log",
+                                        log_escaped(text, 64))));
     }
     wanted.insert(id->value);
   }
@@ -332,12 +332,11 @@ int run_export(const ExportArguments& arguments, std::FILE* out) {
   } else {
     std::string text = count_text(exporter.exported(), "message", "messages") + " exported into " + arguments.to;
     if (exporter.from_damaged() != 0) {
-      text +=
-          "; " + std::to_string(exporter.from_damaged()) + " of them from damaged segments, perhaps delivered before";
+      text += fmt::format("; {} of them from damaged segments, perhaps delivered before", exporter.from_damaged());
     }
-    if (exporter.incomplete() != 0) text += "; " + std::to_string(exporter.incomplete()) + " of them incomplete";
-    if (exporter.unreadable() != 0) text += "; " + std::to_string(exporter.unreadable()) + " cannot be read";
-    if (exporter.kept() != 0) text += "; " + std::to_string(exporter.kept()) + " were there already";
+    if (exporter.incomplete() != 0) text += fmt::format("; {} of them incomplete", exporter.incomplete());
+    if (exporter.unreadable() != 0) text += fmt::format("; {} cannot be read", exporter.unreadable());
+    if (exporter.kept() != 0) text += fmt::format("; {} were there already", exporter.kept());
     std::fprintf(out, "%s\n", text.c_str());
   }
   return flushed(out, code);

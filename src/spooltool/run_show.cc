@@ -4,6 +4,8 @@
 #include <string>
 #include <string_view>
 
+#include <fmt/format.h>
+
 #include <postern/base/text.h>
 #include <postern/smtp/content_converter.h>
 
@@ -93,23 +95,23 @@ StatusOr<Shown> look(LogImage& image, const LogImage::Place& place, unsigned lin
   std::string received =
       time_text(envelope.head.received_at) + " by " + std::string(protocol_text(envelope.head.protocol));
   if (!envelope.client_address().empty()) {
-    received += " from " + log_escaped(envelope.client_address()) + " (" + log_escaped(envelope.helo_name()) + ")";
+    received += fmt::format(" from {} ({})", log_escaped(envelope.client_address()), log_escaped(envelope.helo_name()));
   }
   line("received", received);
-  line("from", "<" + log_escaped(envelope.reverse_path().text) + ">");
-  line("content",
-       std::to_string(view->facts.size) + " bytes, " + std::string(form_text(view->facts.form)) +
-           (view->extents.empty() ? std::string()
-                                  : ", most of it in " + count_text(view->extents.size(), "chunk", "chunks")));
+  line("from", fmt::format("<{}>", log_escaped(envelope.reverse_path().text)));
+  line("content", std::to_string(view->facts.size) + " bytes, " + std::string(form_text(view->facts.form)) +
+                      (view->extents.empty()
+                           ? std::string()
+                           : fmt::format(", most of it in {}", count_text(view->extents.size(), "chunk", "chunks"))));
   line("lies in", image.path_of(*place.segment) + " at offset " + std::to_string(offset) + " (segment " +
                       std::to_string(place.segment->sequence) + ")");
   for (std::size_t i = 0; i < envelope.recipient_count(); ++i) {
-    std::string to = "<" + log_escaped(envelope.recipient(i).forward_path.text) + "> ";
+    std::string to = fmt::format("<{}> ", log_escaped(envelope.recipient(i).forward_path.text));
     const RecipientFacts facts = i < recipients.size() ? recipients[i] : RecipientFacts{};
     to += to_text(facts.state);
     if (facts.tried) {
-      to += ", " + count_text(facts.retry.attempts, "attempt", "attempts") + ", next due " +
-            time_text(facts.retry.due) + ", last reply: " + facts.retry.last_reply.to_log_text();
+      to += fmt::format(", {}, next due {}, last reply: {}", count_text(facts.retry.attempts, "attempt", "attempts"),
+                        time_text(facts.retry.due), facts.retry.last_reply.to_log_text());
     } else if (facts.state == RecipientState::waiting) {
       to += ", no attempt recorded";
     }
@@ -126,9 +128,9 @@ StatusOr<Shown> look(LogImage& image, const LogImage::Place& place, unsigned lin
 int run_show(const ShowArguments& arguments, std::FILE* out) {
   const auto id = mail::QueueId::parse(arguments.queue_id);
   if (!id) {
-    return complain(error(StatusCode::kInvalidArgument, "\"" + log_escaped(arguments.queue_id, 64) +
-                                                            "\" is no queue id: 13 characters, as in the 250 "
-                                                            "and in the event log"));
+    return complain(error(StatusCode::kInvalidArgument,
+                          fmt::format("\"{}\" is no queue id: 13 characters, as in the 250 and in the event log",
+                                      log_escaped(arguments.queue_id, 64))));
   }
   const StatusOr<DataDir> data = DataDir::open(arguments.data_dir);
   if (!data.ok()) return complain(data.status());
