@@ -15,6 +15,8 @@ constexpr std::size_t timers_per_turn = 4096;
 constexpr int work_rounds = 16;
 // After the grace: for outcomes and settlements of what was aborted.
 constexpr Duration flush_max = std::chrono::seconds(10);
+// While mail is taken up from the spool, the operator is told how far it is this often.
+constexpr Duration progress_interval = std::chrono::seconds(5);
 
 queue::OwnerQueue::Options queue_options(const Options& options) {
   queue::OwnerQueue::Options made;
@@ -265,7 +267,14 @@ void Shard::set_gauges() {
     // Messages that the spool holds and the queue has not taken up yet wait as well.
     std::uint64_t live = 0;
     for (const auto& driver : logs_.all()) live += driver->log().index().live_messages();
-    if (live > queue_.message_count()) scheduled += live - queue_.message_count();
+    const std::uint64_t left = live - std::min<std::uint64_t>(live, queue_.message_count());
+    scheduled += left;
+    if (loop_->now() >= next_progress_) {
+      next_progress_ = loop_->now() + progress_interval;
+      say(Severity::info, "shard " + std::to_string(index_) + ": taking up mail from the spool, " +
+                              std::to_string(queue_.message_count()) + " messages done, " + std::to_string(left) +
+                              " to go");
+    }
   }
   metrics_.recipients_scheduled.set(static_cast<std::int64_t>(scheduled));
   metrics_.recipients_ready.set(static_cast<std::int64_t>(counts.ready + counts.routing));
@@ -347,6 +356,7 @@ void Shard::advance_start() {
   }
   if (phase_ == Phase::recovering && process_.recovered.load() == process_.mailboxes.shards()) {
     phase_ = Phase::opening;
+    next_progress_ = loop_->now() + progress_interval;
     for (const auto& driver : logs_.all()) {
       ++replays_;
       driver->begin_replay();

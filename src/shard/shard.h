@@ -174,7 +174,8 @@ class Shard final : private io::Sink,
   Phase phase_ = Phase::recovering;
   Started started_;
   std::size_t logs_ready_ = 0;
-  std::size_t replays_ = 0;
+  std::size_t replays_ = 0;  // logs whose mail of before the start is not all in the queue yet
+  Instant next_progress_{};  // when the operator is told how far they are
   bool counted_recovered_ = false;
   bool counted_quiet_ = false;
   bool clean_ = false;
