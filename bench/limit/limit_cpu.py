@@ -3,10 +3,12 @@
 mail logic, in one run, in turn (A B C A B C …), so that what else the machine does falls on all alike.
 
   bench/limit/limit_cpu.py NAME=COMMAND…  [--sizes 1024,10240,102400] [--messages 20000,20000,4000] [--rounds 3]
+                          [--sink PROGRAM]
 
 COMMAND is a posternd binary (recognised by its name; it gets the configuration of bench/relay_cpu.sh) or a program that
 takes PORT NEXT_HOP CONNECTIONS, prints `messages=… enters=…` at SIGUSR1 and ends at SIGTERM (relay_limit,
-speed_of_light). The job is smtp-source -d (20 sessions, unpipelined) → relay → smtp-sink, all on this machine. CPU is
+speed_of_light). The job is smtp-source -d (20 sessions, unpipelined) → relay → smtp-sink, or `PROGRAM sink` when that is
+named (postern-bench, which takes mail faster than a relay sends it), all on this machine. CPU is
 that of all threads of the relay, in nanoseconds from /proc/PID/task/*/schedstat; the split is that of /proc/PID/stat.
 """
 import argparse
@@ -120,15 +122,16 @@ def send(port, messages, size):
                     "-t", "user@hop.test", f"127.0.0.1:{port}"], check=True, stdout=subprocess.DEVNULL)
 
 
-def measure(command, size, messages):
+def measure(command, size, messages, sink_program):
     hop, port = free_port(), free_port()
-    sink = subprocess.Popen(["smtp-sink", "-u", "nobody", "-c", f"127.0.0.1:{hop}", "1000"],
+    sink = subprocess.Popen([sink_program, "sink", f"127.0.0.1:{hop}"] if sink_program else
+                            ["smtp-sink", "-u", "nobody", "-c", f"127.0.0.1:{hop}", "1000"],
                             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     relay = None
     with tempfile.TemporaryDirectory() as name:
         folder = pathlib.Path(name)
         try:
-            wait_for(lambda: accepts(hop), "smtp-sink", sink)
+            wait_for(lambda: accepts(hop), "the next hop", sink)
             is_postern = pathlib.Path(shlex.split(command)[0]).name == "posternd"
             relay = (Posternd if is_postern else Limit)(command, folder, port, hop)
             warm = min(WARM, messages)
@@ -162,6 +165,7 @@ def main():
     parser.add_argument("--sizes", default="1024,10240,102400")
     parser.add_argument("--messages", default="20000,20000,4000")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--sink", metavar="PROGRAM")
     options = parser.parse_args()
     relays = [relay.split("=", 1) for relay in options.relays]
     if any(len(relay) != 2 for relay in relays):
@@ -169,13 +173,13 @@ def main():
     model = re.search(r"model name\s*: (.*)", pathlib.Path("/proc/cpuinfo").read_text())
     print(f"surroundings: Linux {os.uname().release}, {os.cpu_count()} CPUs ({model[1] if model else '?'}), "
           f"load {os.getloadavg()[0]:.2f}, {time.strftime('%F %T')}")
-    print("CPU in µs a message; 20 sessions; smtp-source -d and smtp-sink beside the relay")
+    print(f"CPU in µs a message; 20 sessions; smtp-source -d and {options.sink or 'smtp-sink'} beside the relay")
     print(f"{'relay':16} {'bytes':>7} {'CPU':>7} {'user':>6} {'system':>7} {'enters':>7} {'writes':>7} {'accepted/s':>10} "
           f"{'drained/s':>10} {'load':>5}")
     for size, messages in zip(options.sizes.split(","), options.messages.split(",")):
         for _ in range(options.rounds):
             for name, command in relays:
-                got = measure(command, int(size), int(messages))
+                got = measure(command, int(size), int(messages), options.sink)
                 user = got["cpu"] * got["user_share"]
                 print(f"{name:16} {size:>7} {got['cpu']:7.1f} {user:6.1f} {got['cpu'] - user:7.1f} {got['enters']:7.2f} "
                       f"{got['writes']:7.3f} {got['accepted']:10.0f} {got['drained']:10.0f} {os.getloadavg()[0]:5.2f}",
