@@ -7,7 +7,7 @@ namespace postern::bench {
 namespace {
 
 constexpr Duration connect_timeout = std::chrono::seconds(30);
-constexpr Duration linger = std::chrono::seconds(2);
+constexpr Duration source_linger = std::chrono::seconds(2);
 // One piece costs the kernel less than four; below this, making it one costs less than that.
 constexpr std::size_t copied_bytes_max = 4096;
 
@@ -120,7 +120,7 @@ void SourceSession::pump() {
     if (!session_.greeted()) source_.on_connection_failed(session_.failure().to_log_text());
     closing_ = true;
     timer_.cancel();
-    if (!lost_) connection_->close_orderly(linger);
+    if (!lost_) connection_->close_orderly(source_linger);
   } else {
     source_.engine_.timers.arm(timer_, session_.next_deadline());
   }

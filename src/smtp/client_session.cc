@@ -16,7 +16,7 @@ static_assert(ClientSession::replies_outstanding_max * reply_bytes_typical_max <
 
 constexpr mail::EnhancedStatus bad_destination{5, 1, 3};
 constexpr mail::EnhancedStatus bad_sender{5, 1, 7};
-constexpr mail::EnhancedStatus too_large{5, 3, 4};
+constexpr mail::EnhancedStatus too_large_for_next_hop{5, 3, 4};
 constexpr mail::EnhancedStatus connection_trouble{4, 4, 2};
 constexpr mail::EnhancedStatus protocol_trouble{4, 5, 0};
 constexpr mail::EnhancedStatus too_many_recipients{4, 5, 3};
@@ -38,7 +38,7 @@ bool speaks_of_recipient_limit(const mail::Reply& reply) {
   return !reply.status.present() || (reply.status.subject == 5 && reply.status.detail == 3);
 }
 
-void append_number(std::string& out, std::uint64_t value) {
+void append_decimal(std::string& out, std::uint64_t value) {
   char digits[std::numeric_limits<std::uint64_t>::digits10 + 1];
   const auto end = std::to_chars(std::begin(digits), std::end(digits), value).ptr;
   out.append(digits, end);
@@ -380,7 +380,7 @@ void ClientSession::refuse_unsendable(const DeliveryRequest& request) {
     refuse_all(conversion_required, "the next hop does not offer 8BITMIME", host_lacks_extension);
   }
   if (extensions_.size_max != 0 && request.added_bytes + request.content.size > extensions_.size_max) {
-    refuse_all(too_large, "the message is larger than the next hop takes", settled);
+    refuse_all(too_large_for_next_hop, "the message is larger than the next hop takes", settled);
   }
 }
 
@@ -406,7 +406,7 @@ void ClientSession::write_commands(const DeliveryRequest& request) {
   commands_ += '>';
   if (extensions_.size) {
     commands_ += " SIZE=";
-    append_number(commands_, request.added_bytes + content.size);
+    append_decimal(commands_, request.added_bytes + content.size);
   }
   if (is_binary(content)) {
     commands_ += " BODY=BINARYMIME";
@@ -429,7 +429,7 @@ void ClientSession::write_commands(const DeliveryRequest& request) {
     commands_ += "DATA";
   } else {
     commands_ += "BDAT ";
-    append_number(commands_, plan_.announced_bytes);
+    append_decimal(commands_, plan_.announced_bytes);
     commands_ += " LAST";
   }
   end_command();
