@@ -480,14 +480,14 @@ def main():
 
     if "unit" in stages:
         with Stage(results, "unit tests (debug, GCC)"):
-            if build(results, "debug"):
+            if build(results, "debug", "unit-tests"):
                 run_units(results, "debug")
     if "static" in stages or arguments.quick:
         with Stage(results, "layers"):
             check_layers(results)
     if "static" in stages:
         with Stage(results, "symbols"):
-            if build(results, "debug"):
+            if build(results, "debug", "unit-tests"):
                 check_symbols(results)
         with Stage(results, "format"):
             check_format(results)

@@ -75,8 +75,11 @@ void OwnerSlots::on_delivery_done(SiteId site, bool connection_kept, Instant now
 
 void OwnerSlots::on_idle_closed(SiteId site, Instant now) {
   Path& path = paths_[site];
-  POSTERN_CHECK(path.idle > 0, "an idle connection closed that was not counted");
-  --path.idle;
+  if (path.idle == 0) {
+    spare_a_close(site);
+  } else {
+    --path.idle;
+  }
   settle(site, path, now);
 }
 
@@ -181,6 +184,16 @@ std::uint32_t OwnerSlots::unused_for_long(Path& path, std::uint32_t unused, Inst
   if (path.window_end <= now) go = std::exchange(path.unused_min, unused - std::min(path.unused_min, unused));
   if (path.window_end == never || path.window_end <= now) path.window_end = unused > go ? now + idle_window : never;
   return go;
+}
+
+void OwnerSlots::spare_a_close(SiteId site) {
+  for (Output& output : outputs_.waiting()) {
+    CloseIdle* const close = std::get_if<CloseIdle>(&output);
+    if (close == nullptr || close->site != site || close->connections == 0) continue;
+    --close->connections;
+    return;
+  }
+  POSTERN_CHECK(false, "an idle connection closed that was not counted");
 }
 
 void OwnerSlots::set_timer(SiteId site, Path& path, Instant at) {

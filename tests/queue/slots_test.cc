@@ -26,8 +26,9 @@ struct SimulationOptions {
   ShardIndex shards = 4;
   std::uint32_t limit = 20;
   std::uint64_t sites = 3;
-  bool dead = false;  // the first site cannot be reached for the first half
-  bool keep = true;   // connections idle for a while after a delivery
+  bool dead = false;        // the first site cannot be reached for the first half
+  bool keep = true;         // connections idle for a while after a delivery
+  bool long_turns = false;  // a shard takes several inputs before it carries its outputs
 };
 
 // A driver in miniature: the glue that the shards will have.
@@ -73,7 +74,10 @@ class Simulation {
       return true;
     }
     if (what == 3 && random_.below(3) == 0) close_some_idle();
-    return !full.empty() || !running_.empty() || !answers_.empty();
+    if (!full.empty() || !running_.empty() || !answers_.empty()) return true;
+    const bool late = late_;
+    carry_all();
+    return late;
   }
 
   void pass(Duration time) {
@@ -84,8 +88,8 @@ class Simulation {
       while (shard.queue.next_deadline() <= now_.monotonic) shard.queue.on_deadline(now_);
       if (shard.slots.next_deadline() <= now_.monotonic) shard.slots.on_deadline(now_.monotonic);
       if (shard.broker.next_deadline() <= now_.monotonic) shard.broker.on_deadline(now_.monotonic);
-      drive(i);
     }
+    carry_all();
   }
 
   // Runs until all is delivered; connections idle on and close only by request.
@@ -169,7 +173,20 @@ class Simulation {
     }
   }
 
+  // A shard carries its outputs at the end of a turn, which may have many inputs.
   void drive(ShardIndex at) {
+    if (options_.long_turns && random_.below(4) != 0) {
+      late_ = true;
+    } else {
+      carry_outputs(at);
+    }
+  }
+  void carry_all() {
+    for (ShardIndex i = 0; i < options_.shards; ++i) carry_outputs(i);
+    late_ = false;
+  }
+
+  void carry_outputs(ShardIndex at) {
     Shard& shard = *shards_[at];
     while (const auto destination = shard.queue.take_destination_to_route()) {
       shard.queue.on_routed(destination->id, SiteId{static_cast<std::uint64_t>(destination->text[0] - '0')},
@@ -342,6 +359,7 @@ class Simulation {
   std::vector<Answer> answers_;
   std::vector<std::uint32_t> open_;
   std::vector<std::uint32_t> peak_;
+  bool late_ = false;  // outputs wait for carry_all()
   std::uint32_t next_ = 1;
   std::uint64_t added_ = 0;
   std::uint64_t settled_ = 0;
@@ -378,6 +396,12 @@ TEST(Slots, PulledPathsHoldTheirLimitAndLoseNoWakeUp) {
   run({.shards = 4, .limit = 1}, 8);
   run({.shards = 4, .limit = 5}, 6);
   run({.shards = 3, .limit = 2, .keep = false}, 3);
+}
+
+TEST(Slots, OutputsMayWaitForTheEndOfATurn) {
+  run({.shards = 4, .limit = 8, .long_turns = true}, 12);
+  run({.shards = 4, .limit = 2, .long_turns = true}, 8);
+  run({.shards = 3, .limit = 6, .dead = true, .long_turns = true}, 6);
 }
 
 TEST(Slots, ADeadSiteComesBackByItself) {
@@ -451,6 +475,17 @@ TEST(OwnerSlots, AnIdleConnectionThatOthersWaitForGoesWhenItWasNotNeededForAWhil
   EXPECT_FALSE(with.slots.take_output());
   EXPECT_EQ(with.slots.slots_held(TwoConnections::site), 1u);
   EXPECT_EQ(with.slots.next_deadline(), never);
+}
+
+TEST(OwnerSlots, AConnectionThatClosesByItselfWhileItIsToBeClosedCountsOnce) {
+  TwoConnections with;
+  with.now += OwnerSlots::idle_window;
+  with.slots.on_deadline(with.now);
+  with.slots.on_idle_closed(TwoConnections::site, with.now);  // the CloseIdle has not been taken yet
+  EXPECT_EQ(std::get<OwnerSlots::CloseIdle>(*with.slots.take_output()).connections, 0u);
+  EXPECT_EQ(std::get<SlotReturn>(*with.slots.take_output()).slots, 1u);
+  EXPECT_FALSE(with.slots.take_output());
+  EXPECT_EQ(with.slots.slots_held(TwoConnections::site), 1u);
 }
 
 TEST(OwnerSlots, OneThatIsNeededNowAndThenStays) {

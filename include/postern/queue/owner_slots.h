@@ -33,7 +33,8 @@ class OwnerSlots {
     SiteId site{};
   };
   // Close this many idle connections to `site`, before the SlotReturn that follows leaves (the limit counts open
-  // connections, so QUIT is not waited for). on_idle_closed() is not called for them: they count as closed.
+  // connections, so QUIT is not waited for). on_idle_closed() is not called for them: they count as closed. Fewer than
+  // were counted out, 0 too, when some closed by themselves before this was taken.
   struct CloseIdle {
     SiteId site{};
     std::uint32_t connections = 0;
@@ -101,6 +102,8 @@ class OwnerSlots {
   // Starts what can start, asks for what is missing, returns what is not used; then drops an empty record.
   void settle(SiteId site, Path& path, Instant now);
   void set_timer(SiteId site, Path& path, Instant at);
+  // One connection of a CloseIdle that is still in outputs_ has closed by itself.
+  void spare_a_close(SiteId site);
 
   ShardIndex self_;
   absl::flat_hash_map<SiteId, Path> paths_;
