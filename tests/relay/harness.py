@@ -2,6 +2,7 @@
 
 Only the standard library. Everything listens on loopback addresses.
 """
+import ctypes
 import fcntl
 import json
 import os
@@ -323,10 +324,26 @@ class LoopMount:
         subprocess.run([program("umount"), "-l", self.place], capture_output=True, check=False)
 
 
+CLONE_NEWNS = 0x00020000
+_own_mounts = False
+
+
+def have_mounts_of_our_own():
+    """True: from now on nobody who makes a mount namespace (`ip netns exec`, a container) takes a copy of what this thread mounts:
+    a copy keeps a file system alive, cut off as it is, when it is unmounted here."""
+    global _own_mounts
+    if not _own_mounts and ctypes.CDLL(None).unshare(CLONE_NEWNS) == 0:
+        subprocess.run([program("mount"), "--make-rprivate", "/"], capture_output=True, check=True)
+        _own_mounts = True
+    return _own_mounts
+
+
 def loop_mount(test, mebibytes, make=("mkfs.ext4", "-q", "-m", "0")):
     """A LoopMount that goes with the test, or a skip. `make` gives it its file system."""
     if os.geteuid() != 0:
         test.skipTest("mounting needs root")
+    if not have_mounts_of_our_own():
+        test.skipTest("no mount namespace here")
     folder = tempfile.mkdtemp(prefix="postern-disk-")
     test.addCleanup(shutil.rmtree, folder, True)
     made = LoopMount(folder, mebibytes)

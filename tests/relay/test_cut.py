@@ -63,7 +63,7 @@ class Cut(RelayTest):
             wait_until("all that was answered 250 at the next hop", lambda: self.load.accepted <= set(numbers_of(sink)), 60)
             wait_until("the queue to be empty", lambda: relay.queued() == 0, 60)
             self.assertGreater(len(self.load.accepted), ROUNDS * 5)
-            explained_duplicates(self, numbers_of(sink), self.kills)
+            explained_duplicates(self, numbers_of(sink), self.kills, self.load)
             for message in sink.messages:
                 self.is_whole(original_of_wire(message.content))
             relay.stop()
