@@ -47,13 +47,13 @@ void add_pull_result(benchmark::State& state) {
   const std::array<NewRecipient, 1> waiting{
       NewRecipient{.destination = "waiting.test", .retry = RetryPoint{.attempts = 1, .due = start.wall + hours(1)}}};
   for (std::int64_t i = 0; i < state.range(0); ++i) {
-    queue.add({.queue_id = mail::QueueId::from_parts(1, 1, next++), .give_up_at = start.wall + hours(96)}, waiting,
+    queue.add({.queue_id = mail::QueueId::from_parts(0, 1, next++), .give_up_at = start.wall + hours(96)}, waiting,
               start);
   }
   const std::array<NewRecipient, 1> fresh{NewRecipient{.destination = "example.test"}};
   std::vector<RecipientOutcome> outcomes(1);
   for (auto _ : state) {
-    queue.add({.queue_id = mail::QueueId::from_parts(1, 1, next++), .give_up_at = start.wall + hours(96)}, fresh,
+    queue.add({.queue_id = mail::QueueId::from_parts(0, 1, next++), .give_up_at = start.wall + hours(96)}, fresh,
               start);
     answer_routes(queue);
     const auto work = queue.pull(SiteId{7}, 100);
@@ -79,7 +79,7 @@ void million_deferred(benchmark::State& state) {
     std::vector<RecipientOutcome> outcomes(1);
     for (std::uint32_t i = 0; i < count; ++i) {
       const std::array<NewRecipient, 1> recipient{NewRecipient{.destination = domains[i % domains.size()]}};
-      queue.add({.queue_id = mail::QueueId::from_parts(1, 1, i + 1), .give_up_at = start.wall + hours(96)}, recipient,
+      queue.add({.queue_id = mail::QueueId::from_parts(0, 1, i + 1), .give_up_at = start.wall + hours(96)}, recipient,
                 start);
       answer_routes(queue);
       const auto work = queue.pull(SiteId{7}, 100);
@@ -106,7 +106,7 @@ void million_due(benchmark::State& state) {
       const std::array<NewRecipient, 1> recipient{NewRecipient{
           .destination = "example.test",
           .retry = RetryPoint{.attempts = 1, .due = start.wall + Duration(std::chrono::microseconds(i * 1000ull))}}};
-      queue.add({.queue_id = mail::QueueId::from_parts(1, 1, i + 1), .give_up_at = start.wall + hours(96)}, recipient,
+      queue.add({.queue_id = mail::QueueId::from_parts(0, 1, i + 1), .give_up_at = start.wall + hours(96)}, recipient,
                 start);
     }
     ClockPair now = start;

@@ -86,11 +86,13 @@ void OwnerQueue::add(const MessageHead& head, std::span<const NewRecipient> reci
   std::int64_t give_up_at = monotonic_ns(head.give_up_at, now);
   if (give_up_at <= now_ns) give_up_at = now_ns + options_.last_chance.count();
 
+  POSTERN_CHECK(head.location.log == head.queue_id.log(), "a message lives in the log that named it");
   const std::uint32_t message = messages_.take();
   messages_[message] = {.queue_id = head.queue_id,
-                        .location = head.location,
-                        .sender_hash = head.sender_hash,
+                        .position = head.location.position,
                         .give_up_at = give_up_at,
+                        .length = head.location.length,
+                        .sender_hash = head.sender_hash,
                         .tenant = head.tenant,
                         .outstanding = static_cast<std::uint16_t>(recipients.size()),
                         .priority = head.priority,
@@ -110,8 +112,8 @@ void OwnerQueue::add(const MessageHead& head, std::span<const NewRecipient> reci
                                             : now_ns + random_below(options_.restart_spread, random_).count());
     }
     const std::uint32_t index = entries_.take();
-    entries_[index] = {.recipient_hash = recipient.hash,
-                       .timer_at = 0,
+    entries_[index] = {.timer_at = 0,
+                       .recipient_hash = recipient.hash,
                        .message = message,
                        .destination = intern(recipient.destination),
                        .site = no_index,
@@ -132,7 +134,10 @@ void OwnerQueue::add(const MessageHead& head, std::span<const NewRecipient> reci
 
 void OwnerQueue::on_moved(mail::QueueId queue_id, mail::Location location) {
   const auto it = index_.find(queue_id);
-  if (it != index_.end()) messages_[*it].location = location;
+  if (it == index_.end()) return;
+  POSTERN_CHECK(location.log == queue_id.log(), "a message moves within its log");
+  messages_[*it].position = location.position;
+  messages_[*it].length = location.length;
 }
 
 // --- destinations and routes
@@ -306,7 +311,7 @@ void OwnerQueue::defer(std::uint32_t index, mail::Reply reply, ClockPair now, st
   const std::int64_t due = std::min(ns_of(now.monotonic + wait), message.give_up_at);
   retry_updates_.push(
       {.queue_id = message.queue_id,
-       .location = message.location,
+       .location = message.location(),
        .recipient = entry.recipient,
        .state = {
            .attempts = entry.attempts, .due = now.to_wall(Instant(Duration(due))), .last_reply = std::move(reply)}});
@@ -318,7 +323,7 @@ void OwnerQueue::settle(std::uint32_t index, SettledAs outcome, mail::Reply repl
   Message& message = messages_[entry.message];
   const bool last = --message.outstanding == 0;
   settlements_.push({.queue_id = message.queue_id,
-                     .location = message.location,
+                     .location = message.location(),
                      .recipient = entry.recipient,
                      .attempts = entry.attempts,
                      .outcome = outcome,
@@ -439,7 +444,7 @@ std::optional<Work> OwnerQueue::pull(SiteId id, std::uint32_t recipients_max) {
   Work work{.delivery = {std::uint64_t{delivery.generation} << 32 | delivery_at},
             .site = id,
             .queue_id = message.queue_id,
-            .location = message.location,
+            .location = message.location(),
             .recipients = {}};
   bool same_message = true;
   while (same_message && work.recipients.size() < std::max(recipients_max, 1u)) {

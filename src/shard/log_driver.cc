@@ -490,9 +490,11 @@ void LogDriver::read_chunk(const spool::Extent& extent, std::size_t index, ReadU
   ask(std::move(read));
 }
 
-void LogDriver::read_state(mail::QueueId id, std::uint16_t recipient, ReadUser& user, std::uint64_t cookie) {
+void LogDriver::read_state(mail::Location location, mail::QueueId id, std::uint16_t recipient, ReadUser& user,
+                           std::uint64_t cookie) {
   auto read = std::make_unique<Read>();
   read->what = Read::What::state;
+  read->location = location;
   read->user = &user;
   read->cookie = cookie;
   read->id = id;
@@ -515,7 +517,7 @@ StatusOr<spool::ReadRange> LogDriver::plan(const Read& read) const {
     case Read::What::chunk:
       return log_->read_plan(read.extent);
     case Read::What::state:
-      return log_->read_plan(read.id, read.recipient);
+      return log_->read_plan(read.location, read.recipient);
   }
   return error(StatusCode::kInternal, "no such read");
 }
@@ -560,7 +562,8 @@ void LogDriver::tell(std::size_t place, const Status& status) {
           read->cookie, status.ok() ? log_->decode_chunk(read->extent, read->index, range) : StatusOr<Bytes>(status));
     case Read::What::state:
       return read->user->on_state_read(
-          read->cookie, status.ok() ? log_->decode_state(read->id, read->recipient, range) : StatusOr<Bytes>(status));
+          read->cookie,
+          status.ok() ? log_->decode_state(read->location, read->id, read->recipient, range) : StatusOr<Bytes>(status));
   }
 }
 

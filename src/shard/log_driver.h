@@ -102,7 +102,8 @@ class LogDriver {
   // --- reads. Any number may be asked for; each ends with one call, unless forgotten.
   void read_message(mail::Location location, ReadUser& user, std::uint64_t cookie);
   void read_chunk(const spool::Extent& extent, std::size_t index, ReadUser& user, std::uint64_t cookie);
-  void read_state(mail::QueueId id, std::uint16_t recipient, ReadUser& user, std::uint64_t cookie);
+  void read_state(mail::Location location, mail::QueueId id, std::uint16_t recipient, ReadUser& user,
+                  std::uint64_t cookie);
 
   // From now on nothing is held back, and nothing but writes is begun.
   void stop_waiting();

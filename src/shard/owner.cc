@@ -52,7 +52,7 @@ void Owner::enqueue(const mail::Message& message, std::span<const queue::NewReci
               .location = message.location,
               .give_up_at = envelope.head.received_at + snapshot_->options->retry.give_up_after,
               .hold_until = envelope.head.hold_until,
-              .sender_hash = hash_bytes(as_bytes(envelope.reverse_path().text)),
+              .sender_hash = static_cast<std::uint32_t>(hash_bytes(as_bytes(envelope.reverse_path().text))),
               .tenant = envelope.head.tenant,
               .priority = envelope.head.priority,
               .null_sender = envelope.reverse_path().null()},
@@ -69,7 +69,7 @@ void Owner::take(std::unique_ptr<mail::Message> message) {
     destinations.push_back(destination_text(path));
     recipients.push_back({.index = static_cast<std::uint16_t>(i),
                           .destination = destinations.back(),
-                          .hash = hash_bytes(as_bytes(path.text)),
+                          .hash = static_cast<std::uint32_t>(hash_bytes(as_bytes(path.text))),
                           .retry = std::nullopt});
   }
   enqueue(*message, recipients);
@@ -84,7 +84,9 @@ void Owner::take_recovered(const spool::ReplayedMessage& replayed) {
   std::unique_ptr<mail::Message> message = store_.new_message(BudgetClass::control);
   message->id = replayed.id;
   message->location = replayed.location;
-  if (const Status status = message->envelope.decode(replayed.envelope); !status.ok()) {
+  Status status = message->envelope.decode(replayed.envelope);
+  if (replayed.id.log() != replayed.location.log) status = error(StatusCode::kDataLoss, "its name is another log's");
+  if (!status.ok()) {
     note_unreadable(replayed.id, status);
     store_.recycle(std::move(message));
     return;
@@ -99,7 +101,7 @@ void Owner::take_recovered(const spool::ReplayedMessage& replayed) {
     destinations.push_back(destination_text(path));
     queue::NewRecipient recipient{.index = unsettled.index,
                                   .destination = destinations.back(),
-                                  .hash = hash_bytes(as_bytes(path.text)),
+                                  .hash = static_cast<std::uint32_t>(hash_bytes(as_bytes(path.text))),
                                   .retry = std::nullopt};
     if (!unsettled.state.empty()) {
       const StatusOr<queue::RetryState> state = queue::decode_retry_state(unsettled.state);
@@ -487,7 +489,7 @@ bool Owner::advance(Failure& failure) {
     const dsn::FailedRecipient& recipient = failure.recipients[failure.states_read];
     if (!recipient.expired || recipient.reply.code != 0) continue;
     failure.asked = true;
-    driver.read_state(failure.id, recipient.index, *this, failure.id.value);
+    driver.read_state(failure.location, failure.id, recipient.index, *this, failure.id.value);
     return false;
   }
   while (!failure.recipients.empty()) {

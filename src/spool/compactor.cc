@@ -129,11 +129,10 @@ void Compactor::give_up(std::string_view why) {
 
 bool Compactor::find_state() {
   const Entry* const entry = log_.index_.find_entry(jobs_[job_].position);
-  const mail::QueueId id{entry->queue_id};
   for (; recipient_ < entry->recipients; ++recipient_) {
     const auto recipient = static_cast<std::uint16_t>(recipient_);
     if (log_.index_.is_settled(jobs_[job_].position, *entry, recipient)) continue;
-    const auto ref = log_.index_.state(id, recipient);
+    const auto ref = log_.index_.state(jobs_[job_].position, *entry, recipient);
     if (ref && log_.index_.find_segment(sequence_of(ref->position)) != nullptr) return true;
   }
   return false;
@@ -168,6 +167,7 @@ bool Compactor::append_message() {
   log_.open_->rewritten = true;
   log_.open_->moved.push_back({id, from, *to});
   log_.forward_[position] = *to;
+  moved_to_ = *to;
   ++found.segment->pins;  // until the notice is taken
   return true;
 }
@@ -175,10 +175,9 @@ bool Compactor::append_message() {
 bool Compactor::append_states() {
   for (; state_ < states_.size(); ++state_) {
     const State& state = states_[state_];
-    const auto latest = log_.index_.state(view_.id, state.recipient);
+    const auto latest = log_.state_of(moved_to_, state.recipient);
     if (!state.usable || !latest || latest->position != state.position) continue;  // settled, or newer, meanwhile
-    const mail::Location location{.log = log_.log_, .length = 1, .position = jobs_[job_].position};
-    const Status done = log_.append_retry_state(location, view_.id, state.recipient,
+    const Status done = log_.append_retry_state(moved_to_, view_.id, state.recipient,
                                                 Bytes(state_bytes_).subspan(state.begin, state.size));
     if (done.code() == StatusCode::kResourceExhausted || done.code() == StatusCode::kUnavailable) return false;
   }
@@ -276,7 +275,7 @@ std::optional<Compactor::Wanted> Compactor::wanted() {
     position = job.position;
     wanted.bytes = index.find_entry(position)->bytes;
   } else if (step_ == Step::states) {
-    const auto ref = index.state(view_.id, static_cast<std::uint16_t>(recipient_));
+    const auto ref = index.state(job.position, *index.find_entry(job.position), static_cast<std::uint16_t>(recipient_));
     position = state_position_ = ref->position;
     wanted.bytes = ref->bytes;
   } else {
@@ -414,8 +413,9 @@ void Compactor::on_chunk() {
 }
 
 void Compactor::on_state() {
-  const auto recipient = static_cast<std::uint16_t>(recipient_);
-  const auto ref = log_.index_.state(view_.id, recipient);
+  const std::uint64_t position = jobs_[job_].position;
+  const auto ref =
+      log_.index_.state(position, *log_.index_.find_entry(position), static_cast<std::uint16_t>(recipient_));
   if (!ref) return;  // settled meanwhile
   const Segment* const segment = log_.index_.find_segment(sequence_of(ref->position));
   const auto header = check_record(segment->checksum, ref->position, read_bytes_);
@@ -444,7 +444,7 @@ bool Compactor::states_current() const {
     const auto recipient = static_cast<std::uint16_t>(i);
     while (at < states_.size() && states_[at].recipient < recipient) ++at;
     if (log_.index_.is_settled(jobs_[job_].position, *entry, recipient)) continue;
-    const auto latest = log_.index_.state(view_.id, recipient);
+    const auto latest = log_.index_.state(jobs_[job_].position, *entry, recipient);
     if (!latest || log_.index_.find_segment(sequence_of(latest->position)) == nullptr) continue;
     if (at == states_.size() || states_[at].recipient != recipient || states_[at].position != latest->position) {
       return false;

@@ -115,6 +115,7 @@ class Compactor {
   std::vector<State> states_;
   std::vector<std::byte> state_bytes_;
   std::size_t state_ = 0;
+  mail::Location moved_to_;  // where the message was appended: it has the states it had, and gets them again there
   std::uint64_t state_position_ = 0;  // being read
 };
 

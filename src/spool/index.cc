@@ -27,8 +27,8 @@ bool bit(const std::vector<std::uint8_t>& bitmap, std::uint16_t index) {
 
 }  // namespace
 
-std::size_t Index::StateHash::operator()(const StateRef& ref) const {
-  const std::array<std::uint64_t, 2> key{ref.queue_id, ref.recipient};
+std::size_t Index::StateHash::operator()(const SharedState& state) const {
+  const std::array<std::uint64_t, 2> key{state.message, state.recipient};
   return hash_bytes(std::as_bytes(std::span(key)));
 }
 
@@ -53,9 +53,7 @@ Segment* Index::find_segment(std::uint64_t sequence) {
 }
 
 std::unique_ptr<Segment> Index::remove_oldest() {
-  for (Entry& entry : segments_.front()->entries) {
-    if (entry.unsettled != 0) kill(*segments_.front(), entry);
-  }
+  for (Entry& entry : segments_.front()->entries) give_up(*segments_.front(), entry);
   std::unique_ptr<Segment> segment = std::move(segments_.front());
   segments_.pop_front();
   segment_bytes_ -= segment->bytes;
@@ -73,9 +71,7 @@ std::unique_ptr<Segment> Index::planted_remove(std::size_t index) {
 #endif
 
 void Index::clear_messages(Segment& segment) {
-  for (Entry& entry : segment.entries) {
-    if (entry.unsettled != 0) kill(segment, entry);
-  }
+  for (Entry& entry : segment.entries) give_up(segment, entry);
   segment.entries.clear();
   segment.notes.clear();
   segment.summary_extra_bytes = 0;
@@ -108,7 +104,7 @@ void Index::add_message(Segment& in, mail::QueueId id, std::uint64_t offset, std
                         std::uint16_t recipients, Bytes settled, std::vector<ChunkUse> uses) {
   Entry entry;
   entry.queue_id = id.value;
-  entry.units = static_cast<std::uint32_t>(offset / record_alignment);
+  entry.units = static_cast<std::uint32_t>(offset / record_alignment) & 0xFFFFFF;
   entry.bytes = bytes;
   entry.recipients = recipients;
   entry.unsettled = recipients;
@@ -121,6 +117,16 @@ void Index::add_message(Segment& in, mail::QueueId id, std::uint64_t offset, std
     for (const std::uint8_t b : bitmap) count += static_cast<unsigned>(std::popcount(b));
     entry.unsettled = count >= recipients ? std::uint16_t{0} : static_cast<std::uint16_t>(recipients - count);
     if (entry.unsettled != 0) partly_settled_[in.position_of(entry)] = std::move(bitmap);
+  }
+  if (const auto carried = carried_.find(id.value); carried != carried_.end()) {
+    if (entry.unsettled != 0) {
+      for (const Carried& each : carried->second) {
+        if (each.recipient < recipients && !is_settled(in.position_of(entry), entry, each.recipient)) {
+          keep_state(in, entry, each.recipient, each.state);
+        }
+      }
+    }
+    carried_.erase(carried);
   }
   in.entries.push_back(entry);
   in.summary_extra_bytes += message_summary_bytes(recipients, uses.size()) - sizeof(SummaryEntry);
@@ -169,14 +175,22 @@ void Index::kill(Segment& segment, Entry& entry) {
   partly_settled_.erase(segment.position_of(entry));
 }
 
+void Index::give_up(Segment& segment, Entry& entry) {
+  if (entry.unsettled == 0) return;
+  for (std::uint32_t i = 0; i < entry.recipients; ++i) {
+    forget_state(segment.position_of(entry), entry, static_cast<std::uint16_t>(i));
+  }
+  kill(segment, entry);
+}
+
 bool Index::settle(Segment& in, std::uint64_t position, mail::QueueId id, std::uint16_t recipient) {
-  states_.erase(StateRef{.queue_id = id.value, .recipient = recipient});
   const Found found = find(position);
   if (found.entry == nullptr || found.entry->queue_id != id.value || recipient >= found.entry->recipients ||
       is_settled(position, *found.entry, recipient)) {
     return false;
   }
   Entry& entry = *found.entry;
+  forget_state(position, entry, recipient);
   died_bytes_ += record_alignment;  // the settlement itself is needed no longer than the message's record
   if (entry.unsettled == 1) {
     kill(*found.segment, entry);
@@ -197,7 +211,13 @@ void Index::replace(Segment* in, std::uint64_t position, mail::QueueId id) {
   const Found found = find(position);
   if (found.entry != nullptr && found.entry->queue_id == id.value) {
     const std::uint64_t died = died_bytes_;
-    if (found.entry->unsettled != 0) kill(*found.segment, *found.entry);
+    std::vector<Carried> carried;
+    for (std::uint32_t i = 0; i < found.entry->recipients && found.entry->unsettled != 0; ++i) {
+      const auto recipient = static_cast<std::uint16_t>(i);
+      if (const auto ref = state(position, *found.entry, recipient)) carried.push_back({recipient, *ref});
+    }
+    if (!carried.empty()) carried_[id.value] = std::move(carried);
+    give_up(*found.segment, *found.entry);
     died_bytes_ = died;
     found.entry->moved = true;
   }
@@ -208,37 +228,62 @@ void Index::replace(Segment* in, std::uint64_t position, mail::QueueId id) {
 
 void Index::drop(std::uint64_t position) {
   const Found found = find(position);
-  if (found.entry != nullptr && found.entry->unsettled != 0) kill(*found.segment, *found.entry);
+  if (found.entry != nullptr) give_up(*found.segment, *found.entry);
 }
 
-void Index::set_state(Segment& in, std::uint64_t position, std::uint32_t bytes, mail::QueueId id,
+// --- states ----------------------------------------------------------------------------------------------------------
+
+void Index::set_state(Segment& in, std::uint64_t position, std::uint32_t bytes, std::uint64_t message, mail::QueueId id,
                       std::uint16_t recipient) {
-  const StateRef ref{id.value, position, recipient, static_cast<std::uint16_t>(bytes)};
-  if (states_.erase(ref) != 0) died_bytes_ += padded(bytes);  // equal by recipient: the one before
-  states_.insert(ref);
-  in.notes.push_back({.kind = SummaryKind::retry_state,
-                      .recipient = recipient,
-                      .bytes = bytes,
-                      .queue_id = id.value,
-                      .position = position});
-}
-
-std::optional<StateRef> Index::state(mail::QueueId id, std::uint16_t recipient) const {
-  const auto at = states_.find(StateRef{.queue_id = id.value, .recipient = recipient});
-  if (at == states_.end()) return std::nullopt;
-  return *at;
-}
-
-void Index::purge_states() {
-  absl::flat_hash_set<std::uint64_t> living;
-  living.reserve(live_messages_);
-  for (const auto& segment : segments_) {
-    for (const Entry& entry : segment->entries) {
-      if (entry.unsettled != 0) living.insert(entry.queue_id);
-    }
+  const Found found = find(message);
+  if (found.entry == nullptr || found.entry->queue_id != id.value || recipient >= found.entry->recipients ||
+      is_settled(message, *found.entry, recipient)) {
+    return;
   }
-  absl::erase_if(states_, [&living](const StateRef& ref) { return !living.contains(ref.queue_id); });
+  const StateRef ref{.position = position, .bytes = static_cast<std::uint32_t>(padded(bytes))};
+  if (state(message, *found.entry, recipient)) died_bytes_ += ref.bytes;
+  keep_state(*found.segment, *found.entry, recipient, ref);
+  SummaryEntry note{.kind = SummaryKind::retry_state,
+                    .recipient = recipient,
+                    .bytes = bytes,
+                    .queue_id = id.value,
+                    .position = position};
+  note.set_message(message);
+  in.notes.push_back(note);
 }
+
+std::optional<StateRef> Index::state(std::uint64_t message, const Entry& entry, std::uint16_t recipient) const {
+  if (entry.recipients == 1 && entry.state_length != 0) {
+    const std::uint64_t sequence = sequence_of(message) + static_cast<std::uint64_t>(std::int64_t{entry.state_ahead});
+    return StateRef{.position = (sequence << 24) | entry.state_units,
+                    .bytes = static_cast<std::uint32_t>(entry.state_length * record_alignment)};
+  }
+  const auto at = states_.find(SharedState{.message = message, .recipient = recipient});
+  if (at == states_.end()) return std::nullopt;
+  return StateRef{.position = at->position, .bytes = static_cast<std::uint32_t>(at->length * record_alignment)};
+}
+
+void Index::keep_state(Segment& segment, Entry& entry, std::uint16_t recipient, const StateRef& state) {
+  const std::uint64_t message = segment.position_of(entry);
+  forget_state(message, entry, recipient);
+  const auto length = static_cast<std::uint8_t>(state.bytes / record_alignment);
+  const std::int64_t ahead =
+      static_cast<std::int64_t>(sequence_of(state.position)) - static_cast<std::int64_t>(sequence_of(message));
+  if (entry.recipients == 1 && ahead == static_cast<std::int32_t>(ahead)) {
+    entry.state_units = static_cast<std::uint32_t>(state.position) & 0xFFFFFF;
+    entry.state_length = length;
+    entry.state_ahead = static_cast<std::int32_t>(ahead);
+  } else {
+    states_.insert({message, state.position, recipient, length});
+  }
+}
+
+void Index::forget_state(std::uint64_t message, Entry& entry, std::uint16_t recipient) {
+  entry.state_length = 0;
+  if (!states_.empty()) states_.erase(SharedState{.message = message, .recipient = recipient});
+}
+
+// --- chunks ----------------------------------------------------------------------------------------------------------
 
 void Index::add_chunk(std::uint64_t position, std::uint32_t bytes) {
   use_chunks({ChunkUse{sequence_of(position), 1, bytes}}, true);
@@ -304,7 +349,9 @@ std::uint32_t Index::build_summary(const Segment& segment, std::vector<std::byte
     if (note.kind == SummaryKind::settled) {
       if (find_segment(sequence_of(note.position)) == nullptr) continue;
     } else if (note.kind == SummaryKind::retry_state) {
-      const auto latest = state(mail::QueueId{note.queue_id}, note.recipient);
+      const Entry* const entry = find_entry(note.message());
+      if (entry == nullptr || entry->queue_id != note.queue_id) continue;
+      const auto latest = state(note.message(), *entry, note.recipient);
       if (!latest || latest->position != note.position) continue;
     } else {
       continue;
@@ -316,6 +363,7 @@ std::uint32_t Index::build_summary(const Segment& segment, std::vector<std::byte
 }
 
 Status Index::apply_summary(Segment& segment, Bytes entries, std::uint32_t count) {
+  carried_.clear();
   const auto bad = [] { return error(StatusCode::kDataLoss, "summary is not well-formed"); };
   for (; count != 0; --count) {
     SummaryEntry entry;
@@ -352,12 +400,13 @@ Status Index::apply_summary(Segment& segment, Bytes entries, std::uint32_t count
         break;
       case SummaryKind::retry_state:
         if (!here || entry.bytes > sizeof(RecordHeader) + opaque_bytes_limit) return bad();
-        set_state(segment, entry.position, entry.bytes, id, entry.recipient);
+        set_state(segment, entry.position, entry.bytes, entry.message(), id, entry.recipient);
         break;
       default:
         return bad();
     }
   }
+  carried_.clear();  // of messages that died before the summary was made
   return OkStatus();
 }
 

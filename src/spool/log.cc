@@ -339,7 +339,8 @@ Status Log::append_retry_state(mail::Location location, mail::QueueId id, std::u
   const std::uint64_t position = current(location).position;
   std::uint64_t at = 0;
   POSTERN_RETURN_IF_ERROR(append_small(RecordKind::retry_state, position, id, recipient, 0, opaque, at));
-  index_.set_state(*active_, at, static_cast<std::uint32_t>(sizeof(RecordHeader) + opaque.size()), id, recipient);
+  index_.set_state(*active_, at, static_cast<std::uint32_t>(sizeof(RecordHeader) + opaque.size()), position, id,
+                   recipient);
   if (ticket.value != 0) open_->tickets.push_back(ticket);
   return OkStatus();
 }

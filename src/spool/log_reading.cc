@@ -98,15 +98,22 @@ StatusOr<Bytes> Log::decode_chunk(const Extent& extent, std::size_t index, Bytes
   return record.subspan(sizeof(RecordHeader));
 }
 
-StatusOr<ReadRange> Log::read_plan(mail::QueueId id, std::uint16_t recipient) const {
-  const std::optional<StateRef> ref = index_.state(id, recipient);
+std::optional<StateRef> Log::state_of(mail::Location location, std::uint16_t recipient) const {
+  const std::uint64_t position = current(location).position;
+  const Entry* const entry = index_.find_entry(position);
+  return entry == nullptr ? std::nullopt : index_.state(position, *entry, recipient);
+}
+
+StatusOr<ReadRange> Log::read_plan(mail::Location location, std::uint16_t recipient) const {
+  const std::optional<StateRef> ref = state_of(location, recipient);
   const Segment* const segment = ref ? index_.find_segment(sequence_of(ref->position)) : nullptr;
   if (segment == nullptr) return error(StatusCode::kNotFound, "spool: no state of this recipient");
   return range_of(*segment, ref->position, ref->bytes);
 }
 
-StatusOr<Bytes> Log::decode_state(mail::QueueId id, std::uint16_t recipient, Bytes range_bytes) const {
-  const std::optional<StateRef> ref = index_.state(id, recipient);
+StatusOr<Bytes> Log::decode_state(mail::Location location, mail::QueueId id, std::uint16_t recipient,
+                                  Bytes range_bytes) const {
+  const std::optional<StateRef> ref = state_of(location, recipient);
   const Segment* const segment = ref ? index_.find_segment(sequence_of(ref->position)) : nullptr;
   if (segment == nullptr) return error(StatusCode::kNotFound, "spool: no state of this recipient");
   const std::size_t lead = offset_of(ref->position) % block_bytes;

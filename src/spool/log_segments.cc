@@ -67,6 +67,7 @@ void Log::push_summary(Segment& segment) {
   const std::size_t bytes = entry_bytes + block_bytes;
   segment.sealed = true;
   segment.notes = {};
+  segment.entries.shrink_to_fit();
   if (segment.end + bytes > segment.bytes) {
     // fits() keeps the room; only a damaged segment can have more to say than it had when it was written. Then the next
     // segment's previous_end closes it, and a later start reads all of it again.

@@ -264,6 +264,7 @@ void Recovery::on_entries() {
 
 void Recovery::end_segment() {
   segment_->durable_end = segment_->end;
+  segment_->entries.shrink_to_fit();
   ++candidate_;
   begin_segment();
 }
@@ -381,7 +382,7 @@ void Recovery::take_record(const RecordHeader& header, Bytes record) {
       return;
     case RecordKind::retry_state:
       if (header.bytes <= sizeof header + opaque_bytes_limit) {
-        index.set_state(*segment_, header.position, header.bytes, id, header.recipient);
+        index.set_state(*segment_, header.position, header.bytes, header.subject, id, header.recipient);
       }
       return;
   }
@@ -459,7 +460,6 @@ void Recovery::finish() {
                            " is missing; mail in it is lost to this log");
     }
   }
-  index.purge_states();
   // Each start begins a segment, so a damaged header hides at most one start and one sequence number.
   const std::uint64_t hidden = result_.report.segments_set_aside;
   std::uint64_t start = 0;

@@ -83,7 +83,7 @@ void Replay::collect_round() {
     for (std::uint32_t i = 0; i < entry.recipients; ++i) {
       const auto recipient = static_cast<std::uint16_t>(i);
       if (index.is_settled(segment.position_of(entry), entry, recipient)) continue;
-      const auto ref = index.state(mail::QueueId{entry.queue_id}, recipient);
+      const auto ref = index.state(segment.position_of(entry), entry, recipient);
       if (!ref || index.find_segment(sequence_of(ref->position)) == nullptr) continue;
       refs_.push_back({.position = ref->position, .bytes = ref->bytes});
       round_size_ += ref->bytes;
@@ -253,7 +253,7 @@ bool Replay::gather(std::uint64_t position, const Entry& entry) {
     const auto recipient = static_cast<std::uint16_t>(recipient_);
     if (index.is_settled(position, entry, recipient)) continue;
     const std::size_t begin = state_bytes_.size();
-    const auto ref = index.state(mail::QueueId{entry.queue_id}, recipient);
+    const auto ref = index.state(position, entry, recipient);
     const Segment* const segment = ref ? index.find_segment(sequence_of(ref->position)) : nullptr;
     if (segment != nullptr) {
       Bytes state;

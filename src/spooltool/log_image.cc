@@ -142,15 +142,16 @@ StatusOr<Bytes> LogImage::read_chunk(const spool::Extent& extent, std::size_t in
   return record->subspan(sizeof(spool::RecordHeader));
 }
 
-StatusOr<queue::RetryState> LogImage::read_state(mail::QueueId id, std::uint16_t recipient) {
-  const auto ref = found_.index.state(id, recipient);
+StatusOr<queue::RetryState> LogImage::read_state(const spool::Segment& of, const spool::Entry& entry,
+                                                 std::uint16_t recipient) {
+  const auto ref = found_.index.state(of.position_of(entry), entry, recipient);
   const spool::Segment* const segment = ref ? found_.index.find_segment(spool::sequence_of(ref->position)) : nullptr;
   if (segment == nullptr) return error(StatusCode::kNotFound, "no attempt was recorded");
   const std::uint64_t offset = spool::offset_of(ref->position);
   const StatusOr<Bytes> record = read(others_, *segment, offset, ref->bytes);
   if (!record.ok()) return record.status();
   const auto header = spool::check_record(segment->checksum, ref->position, *record);
-  if (!header || header->kind != spool::RecordKind::retry_state || header->queue_id != id.value ||
+  if (!header || header->kind != spool::RecordKind::retry_state || header->queue_id != entry.queue_id ||
       header->recipient != recipient) {
     return damage(*segment, offset, "the recipient's retry state is damaged");
   }
@@ -166,7 +167,7 @@ std::vector<RecipientFacts> LogImage::read_recipients(const spool::Segment& segm
       continue;
     }
     all[i].state = RecipientState::waiting;
-    StatusOr<queue::RetryState> state = read_state(mail::QueueId{entry.queue_id}, recipient);
+    StatusOr<queue::RetryState> state = read_state(segment, entry, recipient);
     if (!state.ok()) continue;
     all[i].tried = true;
     all[i].retry = *std::move(state);

@@ -65,7 +65,8 @@ class LogImage {
   // One chunk of a message's content, the index-th. Codes as above; valid until the next read_chunk() or read_state().
   [[nodiscard]] StatusOr<Bytes> read_chunk(const spool::Extent& extent, std::size_t index);
   // What is known of a recipient that waits; kNotFound: no attempt was recorded.
-  [[nodiscard]] StatusOr<queue::RetryState> read_state(mail::QueueId id, std::uint16_t recipient);
+  [[nodiscard]] StatusOr<queue::RetryState> read_state(const spool::Segment& of, const spool::Entry& entry,
+                                                       std::uint16_t recipient);
   // Of all recipients of a living message, by index. A state that cannot be read counts as none, as for posternd.
   [[nodiscard]] std::vector<RecipientFacts> read_recipients(const spool::Segment& segment, const spool::Entry& entry);
 

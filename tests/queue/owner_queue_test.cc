@@ -38,12 +38,15 @@ class OwnerQueueTest : public ::testing::Test {
   }
   mail::QueueId add(std::vector<std::string> destinations, MessageHead head = {}) {
     head.queue_id = mail::QueueId::from_parts(0, 1, next_id++);
-    head.location = {.log = 1, .length = 64, .position = head.queue_id.value};
+    head.location = {
+        .log = static_cast<std::uint16_t>(head.queue_id.log()), .length = 64, .position = head.queue_id.value};
     if (head.give_up_at == WallTime{}) head.give_up_at = now.wall + hours(96);
     std::vector<NewRecipient> recipients;
     for (std::size_t i = 0; i < destinations.size(); ++i) {
-      recipients.push_back(
-          {.index = static_cast<std::uint16_t>(i), .destination = destinations[i], .hash = i, .retry = retry});
+      recipients.push_back({.index = static_cast<std::uint16_t>(i),
+                            .destination = destinations[i],
+                            .hash = static_cast<std::uint32_t>(i),
+                            .retry = retry});
     }
     queue.add(head, recipients, now);
     return head.queue_id;
@@ -506,7 +509,7 @@ TEST_F(OwnerQueueTest, FlushMakesADestinationDueOverASpan) {
 TEST_F(OwnerQueueTest, AMovedRecordIsFoundAtItsNewPlace) {
   const auto id = add({"a"});
   route();
-  queue.on_moved(id, {.log = 1, .length = 64, .position = 42});
+  queue.on_moved(id, {.log = static_cast<std::uint16_t>(id.log()), .length = 64, .position = 42});
   queue.on_moved(mail::QueueId{123456}, {});
   EXPECT_EQ(queue.pull(site_a, 1)->location.position, 42u);
 }
@@ -549,7 +552,7 @@ TEST_F(OwnerQueueTest, EveryRecipientIsSettledExactlyOnce) {
         std::vector<NewRecipient> recipients;
         const auto count = static_cast<std::uint16_t>(1 + random.below(random.below(3) ? 1 : 12));
         static constexpr std::array<std::string_view, 5> names{"a", "b", "c", "d", "e"};
-        const mail::QueueId queue_id = mail::QueueId::from_parts(1, 1, id++);
+        const mail::QueueId queue_id = mail::QueueId::from_parts(0, 1, id++);
         for (std::uint16_t i = 0; i < count; ++i) {
           recipients.push_back({.index = i, .destination = names[random.below(5)], .hash = 0, .retry = {}});
           open[{queue_id.value, i}] = 1;

@@ -47,8 +47,10 @@ class Simulation {
     std::vector<NewRecipient> all;
     for (std::uint16_t i = 0; i < recipients; ++i)
       all.push_back({.index = i, .destination = site_names[site], .hash = 0, .retry = {}});
-    queue.add({.queue_id = mail::QueueId::from_parts(shard, 1, next_++), .give_up_at = now_.wall + minutes(600)}, all,
-              now_);
+    queue.add({.queue_id = mail::QueueId::from_parts(shard, 1, next_++),
+               .location = {.log = static_cast<std::uint16_t>(shard)},
+               .give_up_at = now_.wall + minutes(600)},
+              all, now_);
     added_ += recipients;
     drive(shard);
   }

@@ -16,8 +16,9 @@
 // Age. A recipient expires at its give-up time in the states scheduled, routing and ready; in flight, the outcome
 // decides (every delivery has its own time limits), and a deferral after the give-up time expires it.
 //
-// Memory. 56 bytes per recipient and 48 per message, in slabs, plus 5–12 per message for the index by queue id: a
-// waiting recipient of a single-recipient message takes at most 128 bytes, all in. Destinations and sites come on top.
+// Memory. 48 bytes per recipient and 40 per message, in slabs, plus 6–12 per message for the index by queue id: with
+// the 28 of the spool's index, a waiting recipient of a single-recipient message takes 122–128 bytes, all in.
+// Destinations and sites come on top.
 //
 // Bounded work. An answer that concerns many recipients (a route, a dead site) is carried out in pieces: some at once,
 // the rest by on_deadline(), which next_deadline() then asks for at once.
@@ -54,10 +55,10 @@ namespace postern::queue {
 // What the queue needs of a message.
 struct MessageHead {
   mail::QueueId queue_id{};
-  mail::Location location{};
+  mail::Location location{};  // in the log that the queue id names
   WallTime give_up_at{};
   WallTime hold_until{};          // epoch: no hold
-  std::uint64_t sender_hash = 0;  // of the reverse-path, for selections
+  std::uint32_t sender_hash = 0;  // of the reverse-path, for selections: what it finds is then compared in the spool
   std::uint32_t tenant = 0;       // 0: none
   std::int8_t priority = 0;       // MT-PRIORITY −9…9
   bool null_sender = false;
@@ -72,7 +73,7 @@ struct RetryPoint {
 struct NewRecipient {
   std::uint16_t index = 0;         // in the envelope
   std::string_view destination{};  // route key: what the driver routes by, usually the domain in lower case; not empty
-  std::uint64_t hash = 0;          // of the forward-path, for selections
+  std::uint32_t hash = 0;          // of the forward-path, for selections
   std::optional<RetryPoint> retry{};
 };
 
@@ -207,8 +208,8 @@ class OwnerQueue {
  private:
   enum class State : std::uint8_t { scheduled, routing, ready, in_flight };
   struct Entry {
-    std::uint64_t recipient_hash = 0;
     std::int64_t timer_at = 0;  // monotonic ns: due time when scheduled, give-up time when routing or ready
+    std::uint32_t recipient_hash = 0;
     std::uint32_t message = 0;
     std::uint32_t destination = 0;
     std::uint32_t site = 0;  // when ready or in flight
@@ -219,21 +220,26 @@ class OwnerQueue {
     std::uint16_t attempts = 0;
     State state = State::scheduled;
   };
-  static_assert(sizeof(Entry) == 56);
+  static_assert(sizeof(Entry) == 48);
 
   struct Message {
     mail::QueueId queue_id{};
-    mail::Location location{};
-    std::uint64_t sender_hash = 0;
+    std::uint64_t position = 0;   // of its location, in the log of its queue id
     std::int64_t give_up_at = 0;  // monotonic ns
+    std::uint32_t length = 0;     // of its location
+    std::uint32_t sender_hash = 0;
     std::uint32_t tenant = 0;
     std::uint16_t outstanding = 0;  // recipients not settled
     std::int8_t priority = 0;
     bool null_sender : 1 = false;
     bool many : 1 = false;  // had more than one recipient: they are kept together
+
+    [[nodiscard]] mail::Location location() const {
+      return {.log = static_cast<std::uint16_t>(queue_id.log()), .length = length, .position = position};
+    }
   };
-  static_assert(sizeof(Message) == 48);
-  static_assert(sizeof(Entry) + sizeof(Message) + 12 /* index */ <= 128);
+  static_assert(sizeof(Message) == 40);
+  static_assert(sizeof(Entry) + sizeof(Message) + 12 /* index */ + 28 /* spool::Entry */ <= 128);
 
   struct Destination {
     std::string text{};

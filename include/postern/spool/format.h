@@ -151,9 +151,18 @@ struct SummaryEntry {
   std::uint16_t recipient = 0;  // message: how many there are; else the index
   std::uint32_t bytes = 0;      // message, retry_state: of the record
   std::uint64_t queue_id = 0;
-  std::uint64_t position = 0;       // message, retry_state: of the record; settled, gone: of the message
-  std::uint32_t chunk_uses = 0;     // message: how many ChunkUse follow
-  std::uint32_t settled_bytes = 0;  // message: of bitmap, behind those, padded to 8
+  std::uint64_t position = 0;  // message, retry_state: of the record; settled, gone: of the message
+  // message: how many ChunkUse follow. retry_state: the position of the message, its lower half.
+  std::uint32_t chunk_uses = 0;
+  // message: bytes of bitmap, behind those, padded to 8. retry_state: the upper half.
+  std::uint32_t settled_bytes = 0;
+
+  // retry_state
+  [[nodiscard]] constexpr std::uint64_t message() const { return std::uint64_t{settled_bytes} << 32 | chunk_uses; }
+  constexpr void set_message(std::uint64_t at) {
+    chunk_uses = static_cast<std::uint32_t>(at);
+    settled_bytes = static_cast<std::uint32_t>(at >> 32);
+  }
 };
 static_assert(sizeof(SummaryEntry) == 32);
 

@@ -1,8 +1,9 @@
 // What a log knows of its segments in memory: which messages live where, whose recipients are settled, and where the
 // latest state of a waiting recipient lies. Built by Recovery, kept by Log, read by Replay and Compactor.
 //
-// Memory: 24 bytes per message of a used segment, about 28 per recipient with a state, a bitmap per message of which
-// some but not all recipients are settled, and about 100 bytes per large message. Bounded by the bytes of the segments.
+// Memory: 28 bytes per message of a used segment, in them the place of its recipient's state when it has one recipient;
+// 28 to 57 per recipient with a state of messages with more; a bitmap per message of which some but not all recipients
+// are settled, and about 100 bytes per large message. Bounded by the bytes of the segments.
 #pragma once
 
 #include <cstdint>
@@ -26,23 +27,29 @@
 
 namespace postern::spool {
 
-struct Entry {
+// There is one for each waiting message, ten million of them on a bad day: packed for the 4 bytes that its 8-byte
+// member would be padded with.
+struct [[gnu::packed, gnu::aligned(4)]] Entry {
   std::uint64_t queue_id = 0;
-  std::uint32_t units = 0;  // offset in the segment / record_alignment
-  std::uint32_t bytes = 0;  // of the record
+  std::uint32_t units : 24 = 0;  // offset in the segment / record_alignment
+  bool large : 1 = false;        // has chunks: see Index::large()
+  bool moved : 1 = false;        // dead here, because rewritten elsewhere
+  std::uint32_t bytes = 0;       // of the record
   std::uint16_t recipients = 0;
   std::uint16_t unsettled = 0;  // 0: dead
-  bool large = false;           // has chunks: see Index::large()
-  bool moved = false;           // dead here, because rewritten elsewhere
+  // Index::state() of the only recipient: where its record lies, how long it is (in record_alignment; 0: there is none,
+  // or it is in Index::states_), and by how many sequences its segment is ahead of this one.
+  std::uint32_t state_units : 24 = 0;
+  std::uint32_t state_length : 8 = 0;
+  std::int32_t state_ahead = 0;
 };
-static_assert(sizeof(Entry) == 24);
+static_assert(sizeof(Entry) == 28);
+static_assert(segment_bytes_limit / record_alignment <= 1u << 24);
 
 // Where the latest state of a recipient lies.
 struct StateRef {
-  std::uint64_t queue_id = 0;
   std::uint64_t position = 0;
-  std::uint16_t recipient = 0;
-  std::uint16_t bytes = 0;
+  std::uint32_t bytes = 0;  // of its record, rounded up to record_alignment
 };
 
 struct Segment {
@@ -106,15 +113,16 @@ class Index {
   // A settlement recorded in `in`. False when that recipient was settled already or the message is unknown; the note
   // for the summary is made in any case, when the message lies in an older segment.
   bool settle(Segment& in, std::uint64_t position, mail::QueueId id, std::uint16_t recipient);
-  // The record at `position` was replaced by one in `in` (Recovery: nullptr, when no note is to be made).
+  // The record at `position` was replaced by one in `in` (Recovery: nullptr, when no note is to be made), which
+  // add_message() brings next, or soon. Its states, which lie where they lay, go over to that.
   void replace(Segment* in, std::uint64_t position, mail::QueueId id);
   // The message can not be read and is given up.
   void drop(std::uint64_t position);
-  // A state recorded in `in` at `position`.
-  void set_state(Segment& in, std::uint64_t position, std::uint32_t bytes, mail::QueueId id, std::uint16_t recipient);
-  [[nodiscard]] std::optional<StateRef> state(mail::QueueId id, std::uint16_t recipient) const;
-  // Forgets states of messages that do not live: a scan may have met those of messages long gone.
-  void purge_states();
+  // A state recorded in `in` at `position`, of a recipient of the message at `message`. Not taken when that message is
+  // unknown or the recipient settled.
+  void set_state(Segment& in, std::uint64_t position, std::uint32_t bytes, std::uint64_t message, mail::QueueId id,
+                 std::uint16_t recipient);
+  [[nodiscard]] std::optional<StateRef> state(std::uint64_t message, const Entry& entry, std::uint16_t recipient) const;
 
   // Chunks of content without a message yet.
   void add_chunk(std::uint64_t position, std::uint32_t bytes);
@@ -141,22 +149,38 @@ class Index {
   [[nodiscard]] Status apply_summary(Segment& segment, Bytes entries, std::uint32_t count);
 
  private:
+  struct SharedState {
+    std::uint64_t message = 0;  // position
+    std::uint64_t position = 0;
+    std::uint16_t recipient = 0;
+    std::uint16_t length = 0;  // in record_alignment
+  };
   struct StateHash {
-    std::size_t operator()(const StateRef& ref) const;
+    std::size_t operator()(const SharedState& state) const;
   };
   struct StateEqual {
-    bool operator()(const StateRef& a, const StateRef& b) const {
-      return a.queue_id == b.queue_id && a.recipient == b.recipient;
+    bool operator()(const SharedState& a, const SharedState& b) const {
+      return a.message == b.message && a.recipient == b.recipient;
     }
   };
-  void kill(Segment& segment, Entry& entry);
+  struct Carried {
+    std::uint16_t recipient = 0;
+    StateRef state;
+  };
+  void keep_state(Segment& segment, Entry& entry, std::uint16_t recipient, const StateRef& state);
+  void forget_state(std::uint64_t message, Entry& entry, std::uint16_t recipient);
+  void kill(Segment& segment, Entry& entry);     // all is settled
+  void give_up(Segment& segment, Entry& entry);  // whatever is not
   void use_chunks(const std::vector<ChunkUse>& uses, bool add);
   void count_bytes(Segment& segment, std::uint64_t bytes, bool add);
 
   std::deque<std::unique_ptr<Segment>> segments_;
   // By position and not by queue id: a message and the record that replaced it may both be here for a while.
   absl::flat_hash_map<std::uint64_t, std::vector<std::uint8_t>> partly_settled_;  // bitmap
-  absl::flat_hash_set<StateRef, StateHash, StateEqual> states_;
+  // Of messages with more than one recipient, or so far behind their message that Entry has no room to say it.
+  absl::flat_hash_set<SharedState, StateHash, StateEqual> states_;
+  // By queue id: states between replace() and add_message(). Empty but within apply_summary().
+  absl::flat_hash_map<std::uint64_t, std::vector<Carried>> carried_;
   std::map<std::uint64_t, std::vector<ChunkUse>> large_;
   std::uint64_t live_messages_ = 0;
   std::uint64_t live_bytes_ = 0;

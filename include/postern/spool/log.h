@@ -13,7 +13,7 @@
 // Order is the log's promise: batches reach the disk in the order of the appends, one write at a time, so that whatever
 // is durable, everything appended before it is too. A chunk is durable before the message that lists it.
 //
-// No allocation per message in steady state but the growth of the index's vectors (24 bytes per message, amortized) and
+// No allocation per message in steady state but the growth of the index's vectors (28 bytes per message, amortized) and
 // what is said there for large and partly settled messages. Batch buffers are reused: batches_max × batch_bytes_max.
 #pragma once
 
@@ -175,9 +175,11 @@ class Log {
   // The same for one chunk of a message's content. The segment must be pinned (through its message).
   [[nodiscard]] StatusOr<ReadRange> read_plan(const Extent& extent) const;
   [[nodiscard]] StatusOr<Bytes> decode_chunk(const Extent& extent, std::size_t index, Bytes range_bytes) const;
-  // The same for the latest state of a recipient, as append_retry_state() was given it. kNotFound: there is none.
-  [[nodiscard]] StatusOr<ReadRange> read_plan(mail::QueueId id, std::uint16_t recipient) const;
-  [[nodiscard]] StatusOr<Bytes> decode_state(mail::QueueId id, std::uint16_t recipient, Bytes range_bytes) const;
+  // The same for the latest state of a message's recipient, as append_retry_state() was given it. kNotFound: there is
+  // none.
+  [[nodiscard]] StatusOr<ReadRange> read_plan(mail::Location location, std::uint16_t recipient) const;
+  [[nodiscard]] StatusOr<Bytes> decode_state(mail::Location location, mail::QueueId id, std::uint16_t recipient,
+                                             Bytes range_bytes) const;
   // While pinned, nothing of the message's record and chunks is overwritten, even if it is settled or moved. unpin()
   // takes the pin's token.
   struct Pin {
@@ -258,6 +260,7 @@ class Log {
   void commit_record(std::byte* at, RecordHeader header, std::size_t meta_bytes);
   [[nodiscard]] StatusOr<mail::Location> place_message(const MessageRecord& record, std::span<const Extent> extents,
                                                        std::uint64_t replaces, Bytes settled);
+  [[nodiscard]] std::optional<StateRef> state_of(mail::Location location, std::uint16_t recipient) const;
   Status append_small(RecordKind kind, std::uint64_t position, mail::QueueId id, std::uint16_t recipient,
                       std::uint8_t outcome, Bytes opaque, std::uint64_t& at);
   [[nodiscard]] StatusOr<Extent> place_chunk(std::size_t index, std::uint64_t content_id, Bytes bytes, Use use);
