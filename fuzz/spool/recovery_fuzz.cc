@@ -87,8 +87,8 @@ void turn(Log& log, Disk& disk) {
       log.on_written(OkStatus(), Instant{});
       (void)log.take_durable();
       (void)log.take_moved();
-    } else if (const auto read = log.take_compaction_read()) {
-      log.on_compaction_read(disk.read(*read));
+    } else if (const auto read = log.take_compaction_read(Instant{})) {
+      log.on_compaction_read(disk.read(*read), Instant{});
     } else {
       return;
     }

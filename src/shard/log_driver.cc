@@ -185,7 +185,7 @@ void LogDriver::read_into(const spool::ReadIntent& intent, Use use) {
       replay_->on_read(opened.status());
     } else {
       compaction_in_flight_ = false;
-      log_->on_compaction_read(opened.status());
+      log_->on_compaction_read(opened.status(), setup_.loop.now());
     }
     return;
   }
@@ -230,7 +230,7 @@ void LogDriver::turn(Instant now, bool more_is_coming) {
   if (replay_ && !stopping_) {
     pump_replay();
   } else if (!compaction_in_flight_ && !stopping_) {
-    if (const std::optional<spool::ReadIntent> intent = log_->take_compaction_read()) {
+    if (const std::optional<spool::ReadIntent> intent = log_->take_compaction_read(now)) {
       compaction_in_flight_ = true;
       read_into(*intent, Use::compaction);
     }
@@ -328,7 +328,7 @@ void LogDriver::on_completion(const io::Completion& completion) {
       return on_making(completion);
     case Use::compaction:
       compaction_in_flight_ = false;
-      log_->on_compaction_read(read_status(completion, compaction_asked_));
+      log_->on_compaction_read(read_status(completion, compaction_asked_), setup_.loop.now());
       return;
     case Use::replay:
       replay_reading_ = false;

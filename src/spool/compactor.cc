@@ -37,6 +37,7 @@ bool Compactor::worthwhile() const {
 
 bool Compactor::begin_segment() {
   Segment& front = log_.index_.segment(0);
+  if (sequence_ != front.sequence) failures_ = 0;
   sequence_ = front.sequence;
   jobs_.clear();
   job_ = 0;
@@ -125,6 +126,17 @@ void Compactor::give_up(std::string_view why) {
     log_.index_.drop(position);
   }
   end_job();
+}
+
+// What was moved of the segment has been moved.
+void Compactor::leave_for_now(Instant now) {
+  end_job();
+  if (const Segment* const segment = log_.index_.find_segment(sequence_)) {
+    spent_ -= std::min(spent_, segment->live_bytes);
+  }
+  ++failures_;
+  next_attempt_ = now + pause;
+  end_segment();
 }
 
 bool Compactor::find_state() {
@@ -316,8 +328,8 @@ ReadIntent Compactor::read(const Wanted& wanted) {
   return {wanted.segment->slot, wanted.offset, buffer.bytes().first(end - wanted.offset)};
 }
 
-std::optional<ReadIntent> Compactor::take_read() {
-  if (reading_) return std::nullopt;
+std::optional<ReadIntent> Compactor::take_read(Instant now) {
+  if (reading_ || now < next_attempt_) return std::nullopt;
   while (log_.compaction_may_append() && advance()) {
     const std::optional<Wanted> what = wanted();
     if (!what) return std::nullopt;
@@ -327,7 +339,7 @@ std::optional<ReadIntent> Compactor::take_read() {
   return std::nullopt;
 }
 
-void Compactor::on_read(const Status& status) {
+void Compactor::on_read(const Status& status, Instant now) {
   POSTERN_CHECK(reading_);
   reading_ = false;
   if (!status.ok() && reading_window_) {
@@ -341,7 +353,7 @@ void Compactor::on_read(const Status& status) {
     return;
   }
   if (!status.ok()) {
-    on_failed_read(status);
+    on_failed_read(status, now);
     return;
   }
   range_ = Bytes((reading_window_ ? window_ : other_).bytes()).first(reading_what_.end - reading_what_.offset);
@@ -349,8 +361,10 @@ void Compactor::on_read(const Status& status) {
   on_bytes();
 }
 
-void Compactor::on_failed_read(const Status& status) {
-  if (step_ == Step::states) {
+void Compactor::on_failed_read(const Status& status, Instant now) {
+  if (failures_ < attempts) {
+    leave_for_now(now);
+  } else if (step_ == Step::states) {
     keep_state({});
   } else if (step_ == Step::content) {
     if (const auto at = log_.contents_.find(jobs_[job_].content); at != log_.contents_.end()) {

@@ -2,10 +2,14 @@
 // state (settled recipients in the record, retry states behind it), chunks of messages and of content that still
 // arrives. Part of Log, which drives it; asks for one read at a time.
 //
+// What is damaged is given up at once: an alarm, and its file is left aside. A read that fails may be the fault of a
+// cable or a controller and be over soon: the segment is left for a while, and given up only after `attempts`.
+//
 // It reads the segment in windows and rewrites what lies in one without another read, so its batches are dense; it
 // stops when `Log::step_bytes()` wait to be written, so accepted mail never stands behind more than that.
 #pragma once
 
+#include <chrono>
 #include <cstdint>
 #include <optional>
 #include <span>
@@ -13,6 +17,7 @@
 #include <string_view>
 #include <vector>
 
+#include <postern/base/time.h>
 #include <postern/mail/location.h>
 #include <postern/spool/aligned_buffer.h>
 #include <postern/spool/log.h>
@@ -24,8 +29,11 @@ class Compactor {
   explicit Compactor(Log& log) : log_(log), allowance_(log.index_.segment_bytes()) {}
 
   // Rewrites what it can without a read first.
-  [[nodiscard]] std::optional<ReadIntent> take_read();
-  void on_read(const Status& status);
+  [[nodiscard]] std::optional<ReadIntent> take_read(Instant now);
+  void on_read(const Status& status, Instant now);
+
+  static constexpr unsigned attempts = 10;
+  static constexpr Duration pause = std::chrono::minutes(1);  // between them
 
  private:
   enum class Step : std::uint8_t {
@@ -56,6 +64,7 @@ class Compactor {
   void end_segment();
   void begin_job();
   void end_job();
+  void leave_for_now(Instant now);
   void give_up(std::string_view why);
   void stall(std::string_view why);
   [[nodiscard]] bool alive() const;
@@ -79,7 +88,7 @@ class Compactor {
   [[nodiscard]] bool in_window(const Wanted& wanted);
   [[nodiscard]] ReadIntent read(const Wanted& wanted);
   void on_bytes();
-  void on_failed_read(const Status& status);
+  void on_failed_read(const Status& status, Instant now);
   void on_record();
   void on_chunk();
   void on_state();
@@ -92,6 +101,8 @@ class Compactor {
   bool reading_ = false;
   bool stalled_ = false;
   std::uint64_t sequence_ = 0;  // being emptied; pinned
+  unsigned failures_ = 0;       // times that it was left for now
+  Instant next_attempt_ = Instant::min();
   std::vector<Job> jobs_;
   std::size_t job_ = 0;
 

@@ -229,13 +229,13 @@ void Log::on_space(std::uint64_t free_bytes) {
 
 // --- reclamation -----------------------------------------------------------------------------------------------------
 
-std::optional<ReadIntent> Log::take_compaction_read() {
+std::optional<ReadIntent> Log::take_compaction_read(Instant now) {
   if (failed() || active_ == nullptr || in_group_ || replay_due_) return std::nullopt;
-  return compactor_->take_read();
+  return compactor_->take_read(now);
 }
 
-void Log::on_compaction_read(const Status& status) {
-  compactor_->on_read(status);
+void Log::on_compaction_read(const Status& status, Instant now) {
+  compactor_->on_read(status, now);
 }
 
 std::span<const Moved> Log::take_moved() {

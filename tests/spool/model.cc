@@ -143,9 +143,9 @@ void Rig::fail_write() {
 }
 
 bool Rig::compact_once() {
-  const auto read = log_->take_compaction_read();
+  const auto read = log_->take_compaction_read(now);
   if (!read) return false;
-  log_->on_compaction_read(disk_.read(read->slot, read->offset, read->target));
+  log_->on_compaction_read(disk_.read(read->slot, read->offset, read->target), now);
   return true;
 }
 

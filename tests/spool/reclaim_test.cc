@@ -287,6 +287,53 @@ TEST(Reclaim, AMessageThatCannotBeReadIsGivenUpWithAnAlarmAndItsFileLeftAlone) {
   EXPECT_EQ(rig.log().index().find_segment(1), nullptr) << "it holds up nothing";
 }
 
+TEST(Reclaim, AReadThatFailsIsTriedAgainForSomeMinutes) {
+  Rig rig(Rig::small());
+  rig.start();
+  const mail::QueueId bad = rig.append(filler(3000, 99));
+  const mail::QueueId good = rig.append("good");
+  rig.write_all();
+  const std::uint32_t slot = rig.log().index().segment(0).slot.value;
+  const std::uint64_t block = round_down(offset_of(rig.locate(bad).position), block_bytes);
+  rig.disk().bad_blocks.insert({slot, block});
+  for (std::uint64_t i = 0; i < 300; ++i) settle(rig, rig.append(filler(3000, i)));
+  for (int attempt = 0; attempt < 5; ++attempt) {
+    rig.run();
+    ASSERT_EQ(rig.log().figures().messages_unreadable, 0u) << attempt;
+    ASSERT_NE(rig.log().index().find_segment(1), nullptr) << "it may be read yet";
+    EXPECT_FALSE(rig.compact_once()) << "not at once";
+    rig.now += std::chrono::minutes(1);
+  }
+  rig.disk().bad_blocks.clear();
+  rig.run();
+  EXPECT_EQ(rig.log().index().find_segment(1), nullptr);
+  EXPECT_EQ(rig.log().figures().messages_unreadable, 0u);
+  EXPECT_TRUE(rig.read(rig.locate(bad)).ok());
+  EXPECT_TRUE(rig.read(rig.locate(good)).ok());
+}
+
+TEST(Reclaim, WhatIsNeverReadIsGivenUpWithAnAlarm) {
+  Rig rig(Rig::small());
+  rig.start();
+  const mail::QueueId bad = rig.append(filler(6000, 99));
+  const mail::QueueId good = rig.append(filler(5000, 98));
+  rig.write_all();
+  const std::uint32_t slot = rig.log().index().segment(0).slot.value;
+  rig.disk().bad_blocks.insert({slot, round_down(offset_of(rig.locate(bad).position), block_bytes)});
+  for (std::uint64_t i = 0; i < 300; ++i) settle(rig, rig.append(filler(3000, i)));
+  for (int attempt = 0; attempt < 11; ++attempt) {
+    ASSERT_EQ(rig.log().figures().messages_unreadable, 0u) << attempt;
+    rig.run();
+    rig.now += std::chrono::minutes(1);
+  }
+  EXPECT_EQ(rig.log().figures().messages_unreadable, 1u);
+  EXPECT_EQ(rig.log().index().find_segment(1), nullptr) << "it holds up nothing";
+  const auto alarms = rig.log().take_alarms();
+  ASSERT_EQ(alarms.size(), 1u);
+  EXPECT_NE(alarms[0].find(bad.to_string()), std::string::npos);
+  EXPECT_TRUE(rig.read(rig.locate(good)).ok());
+}
+
 // A steady mix: one message in `one_in` waits until `waiting` others do, the rest is delivered at once.
 struct Mix {
   const char* name;

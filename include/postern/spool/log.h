@@ -194,8 +194,9 @@ class Log {
   // --- reclamation -------------------------------------------------------------------------------------------------
   // Reads that compaction needs, one at a time; nullopt when there is nothing worth emptying (or living messages
   // of before the start were not replayed yet).
-  [[nodiscard]] std::optional<ReadIntent> take_compaction_read();
-  void on_compaction_read(const Status& status);
+  // A read that fails is tried again a minute later; after ten attempts what it was for is given up, with an alarm.
+  [[nodiscard]] std::optional<ReadIntent> take_compaction_read(Instant now);
+  void on_compaction_read(const Status& status, Instant now);
   [[nodiscard]] std::span<const Moved> take_moved();
 
   [[nodiscard]] const Index& index() const { return index_; }
