@@ -137,6 +137,12 @@ listen = "127.0.0.1:{self.admin}"
             found = re.search("^" + re.escape(name) + r" (\S+)", answer.read().decode(), re.M)
         return int(float(found[1])) if found else 0
 
+    def waiting(self):
+        """Recipients in the queue."""
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.admin}/metrics", timeout=60) as answer:
+            text = answer.read().decode()
+        return sum(int(float(count)) for count in re.findall(r"^postern_queue_recipients\S* (\S+)", text, re.M))
+
     def outcome(self, name):
         return self.metric(f'postern_recipients_total{{outcome="{name}"}}')
 
@@ -232,7 +238,7 @@ def main():
         print(f"memory: {(full - empty) / recipients:.1f} bytes a recipient ({(full - empty) >> 20} MiB)", flush=True)
         relay.end(signal.SIGKILL)
         began, greeted = relay.start()
-        wait_for(lambda: relay.log.read_text().count("taken up from the spool") >= options.shards, "the queue", relay.process)
+        wait_for(lambda: relay.waiting() >= recipients, "the queue", relay.process)
         print(f"start: first 220 after {greeted:.2f} s, complete queue after {time.monotonic() - began:.1f} s", flush=True)
         time.sleep(10)
         print(f"memory after the start: {(relay.anonymous_bytes() - empty) / recipients:.1f} bytes a recipient", flush=True)
