@@ -15,6 +15,8 @@ namespace {
 constexpr std::size_t zero_bytes = 1u << 20;
 constexpr Duration space_interval = std::chrono::seconds(1);
 constexpr Duration making_alarm_interval = std::chrono::minutes(1);
+// Of the messages that the start could not read; of the others it says how many they are.
+constexpr std::size_t unreadable_told_max = 10;
 
 Status failure(std::int32_t result, std::string_view what) {
   const StatusCode code = result == -ENOENT   ? StatusCode::kNotFound
@@ -156,10 +158,17 @@ void LogDriver::pump_replay() {
   // A bounded number per turn: new mail is served meanwhile.
   for (int i = 0; i < 256; ++i) {
     if (replay_->done()) {
-      for (const auto& lost : replay_->unreadable()) {
-        setup_.metrics.spool_messages_quarantined.add();
-        setup_.user.on_log_alarm(*this, "message " + lost.id.to_string() + " cannot be read and stays in the spool: " +
-                                            std::string(message_of(lost.status)));
+      const std::vector<spool::Replay::Unreadable>& unreadable = replay_->unreadable();
+      setup_.metrics.spool_messages_quarantined.add(unreadable.size());
+      for (std::size_t told = 0; told < std::min(unreadable.size(), unreadable_told_max); ++told) {
+        setup_.user.on_log_alarm(
+            *this, "message " + unreadable[told].id.to_string() +
+                       " cannot be read and stays in the spool: " + std::string(message_of(unreadable[told].status)));
+      }
+      if (unreadable.size() > unreadable_told_max) {
+        setup_.user.on_log_alarm(*this, std::to_string(unreadable.size() - unreadable_told_max) +
+                                            " more messages cannot be read and stay in the spool: " +
+                                            std::string(message_of(unreadable.back().status)));
       }
       replay_.reset();
       setup_.user.on_replay_done(*this);

@@ -1,0 +1,195 @@
+// What a shard does when the mail that it owes cannot be read back: from the disk, or for want of memory. One shard on
+// a simulated machine; the next hop is down until all mail has left memory.
+#include <algorithm>
+#include <chrono>
+#include <fcntl.h>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <postern/base/check.h>
+
+#include "io/sim/world.h"
+#include "shard/alarm_limit.h"
+#include "shard/options.h"
+#include "tests/sim/client.h"
+#include "tests/sim/next_hop.h"
+#include "tests/sim/oracle.h"
+#include "tests/sim/relay.h"
+
+namespace postern::shard {
+namespace {
+
+using namespace std::chrono_literals;
+using testing::HasSubstr;
+using testing::IsEmpty;
+
+constexpr unsigned every_one = 1'000'000;  // of a million
+constexpr Duration retry_after = 10min;
+
+class ReadingBack : public testing::Test {
+ protected:
+  ReadingBack() : world({.seed = 7, .stepped = true}), hop(world, oracle, hop_address, {}) {
+    for (const char* path : {"/spool", "/spool/logs"}) EXPECT_EQ(world.disk().make_directory(path), 0);
+    hop.set_mood({.down = true});
+  }
+  ~ReadingBack() override {
+    EXPECT_THAT(oracle.violations(), IsEmpty());
+    EXPECT_FALSE(world.first_breach()) << *world.first_breach();
+  }
+
+  void start() {
+    auto options = std::make_shared<Options>();
+    options->hostname = "relay.test";
+    options->data_dir = "/spool";
+    options->shards = 1;
+    options->memory_bytes = 32u << 20;
+    ListenerOptions where;
+    where.text = listener.to_string();
+    where.address = listener;
+    where.relay_from = {*IpNetwork::parse("10.2.0.0/16")};
+    options->listeners = {where};
+    options->spool.segment_bytes = 2u << 20;
+    options->spool.min_free_bytes = 4u << 20;
+    options->routes = {{.match = "*", .via = "smtp:[10.1.0.1]:25", .line = 1}};
+    options->retry.schedule = {retry_after};
+    options->dns.servers = {{IpAddress::v4({10, 3, 0, 1}), 53}};  // never asked: the only route names an address
+    relay = std::make_unique<sim::Relay>(world, options, io::sim::LoopOptions{}, 128);
+    ASSERT_TRUE(world.run(world.now() + 1min, [&] { return relay->started(); }));
+    ASSERT_TRUE(relay->start_failure().ok()) << relay->start_failure().ToString();
+  }
+  void stop() {
+    relay->request_stop(5s);
+    ASSERT_TRUE(world.run(world.now() + 1min, [&] { return relay->stopped(); }));
+    ASSERT_TRUE(relay->clean());
+    relay->take_down();
+    world.end_process();
+  }
+  // Accepts `count` messages, whose first attempt fails: they are in the spool alone, and due again in ten minutes.
+  void take_mail(std::size_t count) {
+    std::vector<sim::Mail*> batch;
+    for (std::size_t i = 0; i < count; ++i) {
+      const std::string number = std::to_string(mails.size());
+      mails.push_back(&oracle.add("", "X-Sim: " + number + "\r\n\r\nhello\r\n", {"r" + number + "@there.test"}));
+      batch.push_back(mails.back());
+    }
+    bool done = false;
+    client = std::make_unique<sim::Client>(world, oracle, sim::Client::Manners{}, batch, [&] { done = true; });
+    client->connect(*io::Address::parse("10.2.0.1:1000"), listener);
+    ASSERT_TRUE(world.run(world.now() + 1min, [&] { return done; }));
+    ASSERT_TRUE(std::ranges::all_of(batch, [](auto* mail) { return mail->fate == sim::Mail::Fate::accepted; }));
+    world.run(world.now() + 1min);
+    ASSERT_EQ(relay->waiting(), static_cast<std::int64_t>(count));
+    ASSERT_EQ(delivered(), 0);
+  }
+  [[nodiscard]] std::ptrdiff_t delivered() const {
+    return std::ranges::count_if(mails,
+                                 [](const sim::Mail* mail) { return mail->recipients[0].deliveries.size() == 1; });
+  }
+  [[nodiscard]] std::size_t times_delivered() const {
+    std::size_t sum = 0;
+    for (const sim::Mail* mail : mails) sum += mail->recipients[0].deliveries.size();
+    return sum;
+  }
+  [[nodiscard]] bool run_until_delivered(Duration most) {
+    return world.run(world.now() + most, [&] { return delivered() == std::ssize(mails) && relay->waiting() == 0; });
+  }
+
+  static inline const io::Address listener = *io::Address::parse("10.0.0.1:25");
+  static inline const io::Address hop_address = *io::Address::parse("10.1.0.1:25");
+  io::sim::World world;
+  sim::Oracle oracle;
+  sim::NextHop hop;
+  std::unique_ptr<sim::Relay> relay;
+  std::unique_ptr<sim::Client> client;
+  std::vector<sim::Mail*> mails;
+};
+
+TEST_F(ReadingBack, ADeadDiskUnderManyMessagesSaysAFewLinesAndCountsThemAll) {
+  start();
+  take_mail(200);
+  hop.set_mood({});
+  world.disk().options().read_errors = every_one;
+  ASSERT_TRUE(world.run(world.now() + 2 * retry_after, [&] { return relay->quarantined() == 200; }));
+  const auto one_by_one = [&] {
+    return std::ranges::count_if(relay->alarms(), [](const auto& text) { return text.starts_with("message "); });
+  };
+  const auto counted = [&] {
+    std::size_t sum = 0;
+    for (const std::string& text : relay->alarms()) {
+      constexpr std::string_view words = " more messages cannot be read back: reading the spool: Input/output error";
+      if (text.starts_with("shard 0: ") && text.ends_with(words)) sum += std::stoul(text.substr(9));
+    }
+    return sum;
+  };
+  // Nothing happens any more for minutes, and still the rest is told once its minute is over.
+  world.run(world.now() + AlarmLimit::period + 1s);
+  const auto lines = static_cast<std::size_t>(one_by_one());
+  EXPECT_GE(lines, AlarmLimit::in_full_max);
+  EXPECT_LE(relay->alarms().size(), 40u);  // attempts are spread by jitter over two minutes
+  EXPECT_EQ(lines + counted(), 200u);
+
+  world.disk().options().read_errors = 0;
+  EXPECT_TRUE(run_until_delivered(3 * retry_after));
+  EXPECT_EQ(times_delivered(), 200u);
+  stop();
+}
+
+TEST_F(ReadingBack, TheRestIsToldAtTheEndAtTheLatest) {
+  start();
+  take_mail(40);
+  hop.set_mood({});
+  world.disk().options().read_errors = every_one;
+  ASSERT_TRUE(world.run(world.now() + 2 * retry_after, [&] { return relay->quarantined() > AlarmLimit::in_full_max; }));
+  const std::vector<std::string> before = relay->alarms();
+  EXPECT_EQ(before.size(), AlarmLimit::in_full_max);
+  stop();
+  ASSERT_GT(relay->alarms().size(), before.size());
+  EXPECT_THAT(relay->alarms().back(), HasSubstr("1 more messages cannot be read back"));
+}
+
+}  // namespace
+
+TEST(AlarmLimit, TellsTheFirstOfAPeriodAndCountsTheOthers) {
+  AlarmLimit limit;
+  Instant now{1000s};
+  EXPECT_EQ(limit.next_deadline(), never);
+  for (std::uint32_t i = 0; i < AlarmLimit::in_full_max; ++i) EXPECT_TRUE(limit.admit(now, "first"));
+  EXPECT_EQ(limit.next_deadline(), never);
+  EXPECT_FALSE(limit.admit(now + 10s, "second"));
+  EXPECT_FALSE(limit.admit(now + 20s, "third"));
+  const Instant end = now + AlarmLimit::period;
+  EXPECT_EQ(limit.next_deadline(), end);
+  EXPECT_FALSE(limit.take_rest(end - 1ns));
+  // Behind the end, but before anybody looked: it counts to what is about to be told.
+  EXPECT_FALSE(limit.admit(end + 1s, "last"));
+  const auto rest = limit.take_rest(end + 1s);
+  ASSERT_TRUE(rest);
+  EXPECT_EQ(rest->count, 3u);
+  EXPECT_EQ(rest->reason, "last");
+  EXPECT_FALSE(limit.take_rest(never));
+  EXPECT_EQ(limit.next_deadline(), never);
+}
+
+TEST(AlarmLimit, ANewPeriodTellsInFullAgain) {
+  AlarmLimit limit;
+  Instant now{1000s};
+  for (std::uint32_t i = 0; i < AlarmLimit::in_full_max; ++i) EXPECT_TRUE(limit.admit(now, "x"));
+  EXPECT_FALSE(limit.admit(now, "x"));
+  now += AlarmLimit::period;
+  EXPECT_TRUE(limit.take_rest(now));
+  EXPECT_TRUE(limit.admit(now, "x"));
+  // A period without a rest ends by itself.
+  now += AlarmLimit::period;
+  for (std::uint32_t i = 0; i < AlarmLimit::in_full_max; ++i) EXPECT_TRUE(limit.admit(now, "x"));
+  EXPECT_FALSE(limit.admit(now, "x"));
+  // At an end, what there is.
+  EXPECT_EQ(limit.take_rest(never)->count, 1u);
+}
+
+}  // namespace postern::shard
