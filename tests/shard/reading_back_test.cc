@@ -26,6 +26,8 @@ namespace postern::shard {
 namespace {
 
 using namespace std::chrono_literals;
+using testing::AllOf;
+using testing::EndsWith;
 using testing::HasSubstr;
 using testing::IsEmpty;
 
@@ -109,6 +111,36 @@ class ReadingBack : public testing::Test {
   std::unique_ptr<sim::Client> client;
   std::vector<sim::Mail*> mails;
 };
+
+TEST_F(ReadingBack, FromADiskThatErrsIsTriedAgainUntilTheDiskReads) {
+  start();
+  take_mail(3);
+  hop.set_mood({});
+  world.disk().options().read_errors = every_one;
+  // Several attempts, all of them in vain, and one alarm for each message all the same.
+  world.run(world.now() + 4 * retry_after);
+  EXPECT_EQ(delivered(), 0);
+  EXPECT_EQ(relay->waiting(), 3);
+  EXPECT_EQ(relay->quarantined(), 3u);
+  std::vector<testing::Matcher<std::string>> alarms;
+  for (const sim::Mail* mail : mails) {
+    alarms.push_back(
+        AllOf(HasSubstr("message " + mail->queue_id + " cannot be read back"), EndsWith("Input/output error")));
+  }
+  EXPECT_THAT(relay->alarms(), testing::UnorderedElementsAreArray(alarms));
+  // Others are served meanwhile: what never left memory needs no disk to be read.
+  mails.push_back(&oracle.add("", "X-Sim: 3\r\n\r\nhello\r\n", {"r3@there.test"}));
+  client = std::make_unique<sim::Client>(world, oracle, sim::Client::Manners{}, std::vector{mails.back()}, nullptr);
+  client->connect(*io::Address::parse("10.2.0.1:1001"), listener);
+  EXPECT_TRUE(world.run(world.now() + 1min, [&] { return delivered() == 1; }));
+
+  world.disk().options().read_errors = 0;
+  EXPECT_TRUE(run_until_delivered(2 * retry_after));
+  EXPECT_EQ(times_delivered(), 4u);
+  EXPECT_EQ(relay->quarantined(), 3u);
+  EXPECT_EQ(relay->exit_code(), 0);
+  stop();
+}
 
 TEST_F(ReadingBack, ADeadDiskUnderManyMessagesSaysAFewLinesAndCountsThemAll) {
   start();
