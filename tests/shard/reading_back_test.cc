@@ -33,6 +33,8 @@ using testing::IsEmpty;
 
 constexpr unsigned every_one = 1'000'000;  // of a million
 constexpr Duration retry_after = 10min;
+constexpr Duration give_up_after = 4h;
+constexpr Duration grace = 20s;
 
 class ReadingBack : public testing::Test {
  protected:
@@ -60,24 +62,25 @@ class ReadingBack : public testing::Test {
     options->spool.min_free_bytes = 4u << 20;
     options->routes = {{.match = "*", .via = "smtp:[10.1.0.1]:25", .line = 1}};
     options->retry.schedule = {retry_after};
+    options->retry.give_up_after = give_up_after;
     options->dns.servers = {{IpAddress::v4({10, 3, 0, 1}), 53}};  // never asked: the only route names an address
     relay = std::make_unique<sim::Relay>(world, options, io::sim::LoopOptions{}, 128);
     ASSERT_TRUE(world.run(world.now() + 1min, [&] { return relay->started(); }));
     ASSERT_TRUE(relay->start_failure().ok()) << relay->start_failure().ToString();
   }
   void stop() {
-    relay->request_stop(5s);
+    relay->request_stop(grace);
     ASSERT_TRUE(world.run(world.now() + 1min, [&] { return relay->stopped(); }));
     ASSERT_TRUE(relay->clean());
     relay->take_down();
     world.end_process();
   }
   // Accepts `count` messages, whose first attempt fails: they are in the spool alone, and due again in ten minutes.
-  void take_mail(std::size_t count) {
+  void take_mail(std::size_t count, const std::string& sender = "") {
     std::vector<sim::Mail*> batch;
     for (std::size_t i = 0; i < count; ++i) {
       const std::string number = std::to_string(mails.size());
-      mails.push_back(&oracle.add("", "X-Sim: " + number + "\r\n\r\nhello\r\n", {"r" + number + "@there.test"}));
+      mails.push_back(&oracle.add(sender, "X-Sim: " + number + "\r\n\r\nhello\r\n", {"r" + number + "@there.test"}));
       batch.push_back(mails.back());
     }
     bool done = false;
@@ -101,6 +104,8 @@ class ReadingBack : public testing::Test {
   [[nodiscard]] bool run_until_delivered(Duration most) {
     return world.run(world.now() + most, [&] { return delivered() == std::ssize(mails) && relay->waiting() == 0; });
   }
+
+  [[nodiscard]] bool reported() const { return mails[0]->recipients[0].reports.size() == 1 && relay->waiting() == 0; }
 
   static inline const io::Address listener = *io::Address::parse("10.0.0.1:25");
   static inline const io::Address hop_address = *io::Address::parse("10.1.0.1:25");
@@ -183,6 +188,123 @@ TEST_F(ReadingBack, TheRestIsToldAtTheEndAtTheLatest) {
   stop();
   ASSERT_GT(relay->alarms().size(), before.size());
   EXPECT_THAT(relay->alarms().back(), HasSubstr("1 more messages cannot be read back"));
+}
+
+// Takes all memory that deliveries could have, until it goes out of scope.
+class Famine {
+ public:
+  explicit Famine(MemoryBudget& budget) : budget_(budget) {
+    for (std::uint64_t piece = budget.total_bytes(); piece > 0; piece /= 2) {
+      while (budget.acquire(BudgetClass::delivery, piece)) taken_ += piece;
+    }
+  }
+  ~Famine() { budget_.release(BudgetClass::delivery, taken_); }
+  Famine(const Famine&) = delete;
+  Famine& operator=(const Famine&) = delete;
+  [[nodiscard]] std::uint64_t taken() const { return taken_; }
+
+ private:
+  MemoryBudget& budget_;
+  std::uint64_t taken_ = 0;
+};
+
+TEST_F(ReadingBack, ForWantOfMemoryWaitsAndIsNoAttempt) {
+  start();
+  take_mail(5);
+  hop.set_mood({});
+  const std::uint64_t deferred = relay->deferred();
+  {
+    const Famine famine(relay->memory_budget());
+    ASSERT_GT(famine.taken(), 0u);
+    ASSERT_TRUE(world.run(world.now() + 2 * retry_after, [&] { return relay->in_flight() > 0; }));
+    world.run(world.now() + 3min);
+    EXPECT_EQ(delivered(), 0);
+    EXPECT_EQ(relay->waiting(), 5);
+  }
+  // No schedule is waited for: it is looked for memory every so often.
+  EXPECT_TRUE(run_until_delivered(5s));
+  EXPECT_EQ(times_delivered(), 5u);
+  EXPECT_EQ(relay->deferred(), deferred);
+  EXPECT_EQ(relay->quarantined(), 0u);
+  EXPECT_THAT(relay->alarms(), IsEmpty());
+  stop();
+}
+
+TEST_F(ReadingBack, WhatWaitsForMemoryHoldsUpNoStopAndIsDeliveredAfterTheNextStart) {
+  start();
+  take_mail(5);
+  hop.set_mood({});
+  {
+    const Famine famine(relay->memory_budget());
+    ASSERT_TRUE(world.run(world.now() + 2 * retry_after, [&] { return relay->in_flight() > 0; }));
+    world.run(world.now() + 1min);
+    const Instant asked = world.now();
+    stop();
+    EXPECT_LT(world.now() - asked, grace / 2);
+  }
+  EXPECT_EQ(delivered(), 0);
+  start();
+  EXPECT_TRUE(run_until_delivered(2 * retry_after));
+  EXPECT_EQ(times_delivered(), 5u);
+  stop();
+}
+
+TEST_F(ReadingBack, AReadThatEndsDuringAStopWaitsForNoMemory) {
+  start();
+  take_mail(5);
+  hop.set_mood({});
+  world.disk().options().latency_min = world.disk().options().latency_max = 1s;
+  {
+    const Famine famine(relay->memory_budget());
+    ASSERT_TRUE(world.run(world.now() + 2 * retry_after, [&] { return relay->in_flight() > 0; }));
+    const Instant asked = world.now();
+    stop();  // the read has only begun
+    EXPECT_LT(world.now() - asked, grace / 2);
+  }
+  world.disk().options().latency_min = world.disk().options().latency_max = 50us;
+  EXPECT_EQ(delivered(), 0);
+  start();
+  EXPECT_TRUE(run_until_delivered(2 * retry_after));
+  EXPECT_EQ(times_delivered(), 5u);
+  stop();
+}
+
+TEST_F(ReadingBack, ANotificationThatWaitsForMemoryIsWrittenWhenThereIsSome) {
+  start();
+  take_mail(1, "s0@senders.test");
+  // It comes about between two attempts: what is in one is not given up.
+  world.run(mails[0]->accepted_at + give_up_after - 5s);
+  {
+    const Famine famine(relay->memory_budget());
+    world.run(world.now() + 1min);
+    EXPECT_EQ(relay->waiting(), 0);
+    hop.set_mood({});
+    world.run(world.now() + 1min);
+    EXPECT_THAT(mails[0]->recipients[0].reports, IsEmpty());
+  }
+  EXPECT_TRUE(world.run(world.now() + 2 * retry_after, [&] { return reported(); }));
+  stop();
+}
+
+TEST_F(ReadingBack, ANotificationThatWaitsForMemoryHoldsUpNoStopAndItsMessageGetsALastChance) {
+  start();
+  take_mail(1, "s0@senders.test");
+  // It comes about between two attempts: what is in one is not given up.
+  world.run(mails[0]->accepted_at + give_up_after - 5s);
+  {
+    const Famine famine(relay->memory_budget());
+    world.run(world.now() + 1min);
+    EXPECT_EQ(relay->waiting(), 0);
+    hop.set_mood({});
+    const Instant asked = world.now();
+    stop();
+    EXPECT_LT(world.now() - asked, grace / 2);
+  }
+  start();
+  EXPECT_TRUE(run_until_delivered(2 * retry_after));
+  EXPECT_EQ(times_delivered(), 1u);
+  EXPECT_THAT(mails[0]->recipients[0].reports, IsEmpty());
+  stop();
 }
 
 }  // namespace
