@@ -170,6 +170,12 @@ void LogDriver::pump_replay() {
                                             " more messages cannot be read and stay in the spool: " +
                                             std::string(message_of(unreadable.back().status)));
       }
+      if (!unreadable.empty()) {
+        setup_.user.on_log_alarm(*this,
+                                 "what is left of messages that cannot be read is saved by: postern-spool export "
+                                 "--all --include-damaged --data-dir " +
+                                     setup_.data_dir + " TO");
+      }
       replay_.reset();
       setup_.user.on_replay_done(*this);
       return;

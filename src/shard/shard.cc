@@ -545,9 +545,11 @@ void Shard::on_record_lost(mail::QueueId id, const Status& status) {
 
 void Shard::on_unreadable(mail::QueueId id, const Status& status) {
   if (!unreadable_.admit(loop_->now(), message_of(status))) return;
-  say(Severity::error, "message " + id.to_string() +
-                           " cannot be read back; it is tried again until it expires, and then stays in the spool: " +
-                           std::string(message_of(status)));
+  say(Severity::error,
+      "message " + id.to_string() + " cannot be read back: " + std::string(message_of(status)) +
+          "; it is tried again until it expires, and then stays in the spool. What is left of it is saved "
+          "by: postern-spool export --all --include-damaged --data-dir " +
+          snapshot_->options->data_dir + " TO");
 }
 
 // --- egress::EgressUser ----------------------------------------------------------------------------------------------

@@ -129,8 +129,8 @@ TEST_F(ReadingBack, FromADiskThatErrsIsTriedAgainUntilTheDiskReads) {
   EXPECT_EQ(relay->quarantined(), 3u);
   std::vector<testing::Matcher<std::string>> alarms;
   for (const sim::Mail* mail : mails) {
-    alarms.push_back(
-        AllOf(HasSubstr("message " + mail->queue_id + " cannot be read back"), EndsWith("Input/output error")));
+    alarms.push_back(AllOf(HasSubstr("message " + mail->queue_id + " cannot be read back: reading the spool: Input/"),
+                           EndsWith("postern-spool export --all --include-damaged --data-dir /spool TO")));
   }
   EXPECT_THAT(relay->alarms(), testing::UnorderedElementsAreArray(alarms));
   // Others are served meanwhile: what never left memory needs no disk to be read.
