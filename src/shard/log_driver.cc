@@ -223,6 +223,7 @@ void LogDriver::turn(Instant now, bool more_is_coming) {
     if (std::optional<spool::SlotRequest> wanted = log_->take_slot_request()) {
       wanted_ = std::move(*wanted);
       making_path_ = path_of(wanted_.path);
+      if (tail_ == wanted_.slot) tail_.reset();
       if (const auto known = files_.find(wanted_.slot.value); known != files_.end()) {
         setup_.loop.close(known->second.descriptor);
         files_.erase(known);
@@ -285,6 +286,7 @@ void LogDriver::write_next(Instant now, bool more_is_coming) {
     after_write();
     return;
   }
+  tail_ = intent->slot;
   write_in_flight_ = true;
   write_bytes_ = intent->data.size();
   write_began_ = now;
@@ -350,13 +352,69 @@ void LogDriver::on_completion(const io::Completion& completion) {
       replay_->on_read(read_status(completion, replay_asked_));
       return;
     case Use::space:
-      space_asked_ = false;
       if (completion.result >= 0) log_->on_space(space_.free_bytes);
+      look_for_folder();
       setup_.user.on_log_room(*this);
       return;
+    case Use::folder:
+    case Use::tail:
+      return on_folder_seen(completion.result);
     case Use::first_read:
       break;
   }
+}
+
+// --- is it still there? ----------------------------------------------------------------------------------------------
+
+void LogDriver::look_for_folder() {
+  if (!directory_made_ || stopping_) {
+    space_asked_ = false;
+    return;
+  }
+  identity_request_ = {.kind = io::FileRequest::Kind::identity, .path = directory_path_.c_str()};
+  identity_request_.identity_out = &identity_;
+  ++pending_;
+  setup_.loop.file(identity_request_, token(Use::folder));
+}
+
+void LogDriver::on_folder_seen(std::int32_t result) {
+  // The backend was too busy to look; it says nothing of the folder.
+  if (result == -EAGAIN || result == -ECANCELED || result == -ENOMEM) {
+    space_asked_ = false;
+    return;
+  }
+  const bool of_folder = identity_request_.path == directory_path_.c_str();
+  if (of_folder && result == 0) {
+    if (!folder_) folder_ = identity_;
+    if (*folder_ != identity_) return end_look(directory_path_ + " is not the folder that it was");
+    if (tail_ && !stopping_) {
+      tail_path_ = path_of(spool::slot_path(setup_.log, *tail_));
+      identity_request_.path = tail_path_.c_str();
+      ++pending_;
+      setup_.loop.file(identity_request_, token(Use::tail));
+      return;
+    }
+  }
+  // A file that was given up meanwhile may well be gone.
+  if (result < 0 && !of_folder && (!tail_ || tail_path_ != path_of(spool::slot_path(setup_.log, *tail_)))) result = 0;
+  end_look(result == 0 ? std::string() : std::string(identity_request_.path) + ": " + std::strerror(-result));
+}
+
+// `trouble`: none, or what is wrong.
+void LogDriver::end_look(std::string_view trouble) {
+  space_asked_ = false;
+  if (folder_gone_ == !trouble.empty()) return;
+  folder_gone_ = !trouble.empty();
+  log_->on_folder(!folder_gone_);
+  if (folder_gone_) {
+    setup_.user.on_log_alarm(
+        *this, "the spool is no longer where it was: " + std::string(trouble) +
+                   "; new mail is answered 452. What waits is delivered as far as its files are open, and what does "
+                   "not get away before the stop may be lost: put the folder back, or mount its file system again");
+    return;
+  }
+  setup_.user.on_log_alarm(*this, directory_path_ + " is there again: mail is accepted");
+  setup_.user.on_log_room(*this);
 }
 
 // --- segment files ---------------------------------------------------------------------------------------------------
@@ -482,6 +540,7 @@ void LogDriver::making_done(const Status& status) {
                    std::string(message_of(status)));
   }
   log_->on_slot_done(wanted_.slot, status);
+  if (!folder_) next_space_ = now;  // it is there by now: seen at once, to be known again
   setup_.user.on_log_room(*this);
 }
 

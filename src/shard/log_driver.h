@@ -137,6 +137,8 @@ class LogDriver {
     compaction = 4,
     replay = 5,
     space = 6,
+    folder = 7,  // is it the one that it was
+    tail = 8,    // is the file that is written to in it
     first_read = 16
   };
 
@@ -180,6 +182,9 @@ class LogDriver {
   void issue_reads();
   void on_read(std::size_t index, const io::Completion& completion);
   void say_alarms();
+  void look_for_folder();
+  void on_folder_seen(std::int32_t result);
+  void end_look(std::string_view trouble);
 
   Setup setup_;
   Phase phase_ = Phase::listing;
@@ -218,8 +223,17 @@ class LogDriver {
   io::FileRequest making_request_;
   io::FileRequest::Space space_;
   io::FileRequest space_request_;
-  bool space_asked_ = false;
+  bool space_asked_ = false;  // or the folder is looked for behind it
   Instant next_space_{};
+
+  // Whether what is written can be found again: folders can be removed, replaced or unmounted under a running process,
+  // whose open files go on as if nothing were.
+  io::FileRequest identity_request_;
+  io::FileRequest::Identity identity_;
+  std::optional<io::FileRequest::Identity> folder_;  // as first seen
+  std::optional<spool::Slot> tail_;                  // written to last, and still in use
+  std::string tail_path_;
+  bool folder_gone_ = false;
 
   bool compaction_in_flight_ = false;
   bool replay_reading_ = false;
