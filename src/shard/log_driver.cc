@@ -260,15 +260,26 @@ void LogDriver::turn(Instant now, bool more_is_coming) {
     ++pending_;
     setup_.loop.file(space_request_, token(Use::space));
   }
-  say_alarms();
+  say_alarms(now);
 }
 
-void LogDriver::say_alarms() {
-  for (const std::string& alarm : log_->take_alarms()) setup_.user.on_log_alarm(*this, alarm);
+void LogDriver::say_alarms(Instant now) {
+  for (const std::string& alarm : log_->take_alarms()) {
+    if (alarms_.admit(now, alarm)) setup_.user.on_log_alarm(*this, alarm);
+  }
+  if (alarms_.next_deadline() > (stopping_ ? never : now)) return;
+  if (const std::optional<AlarmLimit::Rest> rest = alarms_.take_rest(never)) {
+    setup_.user.on_log_alarm(
+        *this, directory_path_ + ": " + std::to_string(rest->count) + " more alarms; the last one: " + rest->reason);
+  }
 }
 
 Instant LogDriver::next_deadline() const {
   if (!log_) return never;
+  return std::min(next_step(), alarms_.next_deadline());
+}
+
+Instant LogDriver::next_step() const {
   if (replay_ != nullptr && !stopping_) {
     // Its next read or message is due unless a read is under way, whose completion wakes the loop.
     return replay_waits() ? log_->next_deadline() : Instant::min();

@@ -22,6 +22,7 @@
 #include <postern/spool/replay.h>
 
 #include "io/loop.h"
+#include "shard/alarm_limit.h"
 #include "shard/metrics.h"
 
 namespace postern::shard {
@@ -170,6 +171,7 @@ class LogDriver {
   void on_making(const io::Completion& completion);
   void make(Making step);
   void making_done(const Status& status);
+  [[nodiscard]] Instant next_step() const;
   void write_next(Instant now, bool more_is_coming);
   void on_write(const io::Completion& completion);
   void after_write();
@@ -181,7 +183,7 @@ class LogDriver {
   void tell(std::size_t place, const Status& status);
   void issue_reads();
   void on_read(std::size_t index, const io::Completion& completion);
-  void say_alarms();
+  void say_alarms(Instant now);
   void look_for_folder();
   void on_folder_seen(std::int32_t result);
   void end_look(std::string_view trouble);
@@ -192,6 +194,7 @@ class LogDriver {
   std::unique_ptr<spool::Log> log_;
   std::unique_ptr<spool::Replay> replay_;
   absl::btree_map<std::uint32_t, io::Loop::LogFile> files_;  // by slot; ordered, as they are closed in that order
+  AlarmLimit alarms_;  // of the log: compaction has one for each message that it cannot read
   bool said_failed_ = false;
   bool stopping_ = false;  // nothing new is begun but writes
   unsigned pending_ = 0;   // operations under way
