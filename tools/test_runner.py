@@ -32,25 +32,55 @@ REPORT_BEGINS = re.compile(r"(WARNING|ERROR|FATAL): (Thread|Address|Leak|Undefin
 REPORT_ENDS = re.compile(r"^(=+$|SUMMARY: )")
 
 
+# The line that says what an assertion wanted: of a Python traceback, of GoogleTest, of a compiler.
+ASSERTION = re.compile(r"^[A-Za-z_.]*(Error|Exception|Expired|Interrupt)(: |$)|: Failure$|: (fatal )?error: ")
+
+
+def reason_at(lines):
+    """The first line in which a sanitizer, a check of ours or an assertion says what is wrong; None: no line does."""
+    for pattern in (REPORT_BEGINS, ASSERTION):
+        for at, line in enumerate(lines):
+            if pattern.search(line):
+                return at
+    return None
+
+
+def reason(text):
+    """The same as one line of at most 300 characters; the text's first line when nothing in it tells more."""
+    lines = [line.strip() for line in text.strip().splitlines()]
+    at = reason_at(lines)
+    if at is None:
+        return lines[0][:300] if lines else "no reason given"
+    # GoogleTest says where in one line, and what in those behind it.
+    last = at + 5 if lines[at].endswith(": Failure") else at + 1
+    return "; ".join(line for line in lines[at:last] if line)[:300]
+
+
 def excerpt(text, lines_max=80):
-    """What a failure's reader needs first, in at most `lines_max` lines: the first report of a sanitizer in it, then its end."""
+    """What a failure's reader needs first, in at most `lines_max` lines: the first report of a sanitizer in it, or else its
+    first assertion with what leads there; then its end."""
     lines = text.strip().splitlines()
     if len(lines) <= lines_max:
         return lines
-    begin = next((at for at, line in enumerate(lines) if REPORT_BEGINS.search(line)), None)
-    report = []
+    begin = reason_at(lines)
+    first = []
     if begin is not None:
-        end = next((at for at in range(begin + 1, len(lines)) if REPORT_ENDS.match(lines[at])), len(lines))
-        report = lines[begin:min(end, begin + lines_max * 3 // 4)]
-    left = lines_max - len(report)
-    tail = lines[max(len(lines) - left, begin + len(report) if report else 0):]
-    return report + [f"… ({len(lines) - len(report) - len(tail)} lines left out)"] + tail
+        most = lines_max * 3 // 4
+        if REPORT_BEGINS.search(lines[begin]):
+            end = next((at for at in range(begin + 1, len(lines)) if REPORT_ENDS.match(lines[at])), len(lines))
+        else:
+            end = len(lines)
+            begin = max(0, begin - 8)
+        first = lines[begin:min(end, begin + most)]
+    left = lines_max - len(first)
+    tail = lines[max(len(lines) - left, begin + len(first) if first else 0):]
+    return first + [f"… ({len(lines) - len(first) - len(tail)} lines left out)"] + tail
 
 
 class Results:
     def __init__(self, allowed_skips, ci):
         self.passed = 0
-        self.failed = []
+        self.failed = []  # (name, the reason in one line)
         self.skipped = []
         self.refused_skips = []
         self.allowed_skips = allowed_skips
@@ -66,7 +96,7 @@ class Results:
             if self.ci and not any(fnmatch.fnmatch(name, pattern) for pattern in self.allowed_skips):
                 self.refused_skips.append(name)
         else:
-            self.failed.append(name)
+            self.failed.append((name, reason(text)))
             print(f"  FAILED  {name}", flush=True)
             for line in excerpt(text):
                 print(f"    | {line}")
@@ -521,8 +551,8 @@ def main():
             results.add(name, "failed", "skipped in CI; list it with its reason, or make it run")
     if results.failed:
         print("Failed:")
-        for name in results.failed:
-            print(f"  {name}")
+        for name, why in results.failed:
+            print(f"  {name}\n      {why}")
     print(f"took {time.monotonic() - started:.0f} s")
     passed, failed, skipped = results.counts()
     print(f"{passed} passed, {failed} failed, {skipped} skipped", flush=True)

@@ -52,6 +52,13 @@ std::int32_t space(const FileRequest& request) {
   return 0;
 }
 
+std::int32_t identity(const FileRequest& request) {
+  struct stat about{};
+  if (stat(request.path, &about) != 0) return -errno;
+  *request.identity_out = {.device = about.st_dev, .inode = about.st_ino};
+  return 0;
+}
+
 }  // namespace
 
 Status sync_directory(const std::string& path) {
@@ -73,6 +80,8 @@ std::int32_t perform_blocking(const FileRequest& request) {
       return list_directory(request);
     case FileRequest::Kind::space:
       return space(request);
+    case FileRequest::Kind::identity:
+      return identity(request);
     default:
       return -EINVAL;
   }

@@ -11,8 +11,8 @@
 
 namespace postern::io {
 
-// Performs `request`, whose kind is one of allocate, file_size, list_directory and space, as loop.h says. Returns 0 or
-// -errno. Any thread.
+// Performs `request`, whose kind is one of allocate, file_size, list_directory, space and identity, as loop.h says.
+// Returns 0 or -errno. Any thread.
 [[nodiscard]] std::int32_t perform_blocking(const FileRequest& request);
 
 // Makes the names in a folder durable: no crash takes those that it has now.

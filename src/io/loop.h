@@ -88,10 +88,17 @@ struct FileRequest {
     file_size,       // path → size in *size_out, result 0
     list_directory,  // path → names (without . and ..), sorted, in *names_out
     space,           // path → free and total bytes of its file system in *space_out
+    identity,        // path → which file stands there in *identity_out, result 0
   };
   struct Space {
     std::uint64_t free_bytes = 0;  // for an unprivileged writer
     std::uint64_t total_bytes = 0;
+  };
+  // Equal for two paths, or for one at two times: the same file or folder, as long as that exists.
+  struct Identity {
+    std::uint64_t device = 0;
+    std::uint64_t inode = 0;
+    friend bool operator==(const Identity&, const Identity&) = default;
   };
   Kind kind = Kind::close;
   Descriptor descriptor = -1;
@@ -106,6 +113,7 @@ struct FileRequest {
   std::uint64_t* size_out = nullptr;
   std::vector<std::string>* names_out = nullptr;
   Space* space_out = nullptr;
+  Identity* identity_out = nullptr;
 };
 
 // Work for a thread that is not the shard's (password hashes, RSA, reading a configuration). run() must touch nothing

@@ -15,6 +15,8 @@ namespace {
 constexpr std::size_t zero_bytes = 1u << 20;
 constexpr Duration space_interval = std::chrono::seconds(1);
 constexpr Duration making_alarm_interval = std::chrono::minutes(1);
+// Of the messages that the start could not read; of the others it says how many they are.
+constexpr std::size_t unreadable_told_max = 10;
 
 Status failure(std::int32_t result, std::string_view what) {
   const StatusCode code = result == -ENOENT   ? StatusCode::kNotFound
@@ -156,10 +158,23 @@ void LogDriver::pump_replay() {
   // A bounded number per turn: new mail is served meanwhile.
   for (int i = 0; i < 256; ++i) {
     if (replay_->done()) {
-      for (const auto& lost : replay_->unreadable()) {
-        setup_.metrics.spool_messages_quarantined.add();
-        setup_.user.on_log_alarm(*this, "message " + lost.id.to_string() + " cannot be read and stays in the spool: " +
-                                            std::string(message_of(lost.status)));
+      const std::vector<spool::Replay::Unreadable>& unreadable = replay_->unreadable();
+      setup_.metrics.spool_messages_quarantined.add(unreadable.size());
+      for (std::size_t told = 0; told < std::min(unreadable.size(), unreadable_told_max); ++told) {
+        setup_.user.on_log_alarm(
+            *this, "message " + unreadable[told].id.to_string() +
+                       " cannot be read and stays in the spool: " + std::string(message_of(unreadable[told].status)));
+      }
+      if (unreadable.size() > unreadable_told_max) {
+        setup_.user.on_log_alarm(*this, std::to_string(unreadable.size() - unreadable_told_max) +
+                                            " more messages cannot be read and stay in the spool: " +
+                                            std::string(message_of(unreadable.back().status)));
+      }
+      if (!unreadable.empty()) {
+        setup_.user.on_log_alarm(*this,
+                                 "what is left of messages that cannot be read is saved by: postern-spool export "
+                                 "--all --include-damaged --data-dir " +
+                                     setup_.data_dir + " TO");
       }
       replay_.reset();
       setup_.user.on_replay_done(*this);
@@ -208,6 +223,7 @@ void LogDriver::turn(Instant now, bool more_is_coming) {
     if (std::optional<spool::SlotRequest> wanted = log_->take_slot_request()) {
       wanted_ = std::move(*wanted);
       making_path_ = path_of(wanted_.path);
+      if (tail_ == wanted_.slot) tail_.reset();
       if (const auto known = files_.find(wanted_.slot.value); known != files_.end()) {
         setup_.loop.close(known->second.descriptor);
         files_.erase(known);
@@ -244,15 +260,26 @@ void LogDriver::turn(Instant now, bool more_is_coming) {
     ++pending_;
     setup_.loop.file(space_request_, token(Use::space));
   }
-  say_alarms();
+  say_alarms(now);
 }
 
-void LogDriver::say_alarms() {
-  for (const std::string& alarm : log_->take_alarms()) setup_.user.on_log_alarm(*this, alarm);
+void LogDriver::say_alarms(Instant now) {
+  for (const std::string& alarm : log_->take_alarms()) {
+    if (alarms_.admit(now, alarm)) setup_.user.on_log_alarm(*this, alarm);
+  }
+  if (alarms_.next_deadline() > (stopping_ ? never : now)) return;
+  if (const std::optional<AlarmLimit::Rest> rest = alarms_.take_rest(never)) {
+    setup_.user.on_log_alarm(
+        *this, directory_path_ + ": " + std::to_string(rest->count) + " more alarms; the last one: " + rest->reason);
+  }
 }
 
 Instant LogDriver::next_deadline() const {
   if (!log_) return never;
+  return std::min(next_step(), alarms_.next_deadline());
+}
+
+Instant LogDriver::next_step() const {
   if (replay_ != nullptr && !stopping_) {
     // Its next read or message is due unless a read is under way, whose completion wakes the loop.
     return replay_waits() ? log_->next_deadline() : Instant::min();
@@ -270,6 +297,7 @@ void LogDriver::write_next(Instant now, bool more_is_coming) {
     after_write();
     return;
   }
+  tail_ = intent->slot;
   write_in_flight_ = true;
   write_bytes_ = intent->data.size();
   write_began_ = now;
@@ -335,13 +363,69 @@ void LogDriver::on_completion(const io::Completion& completion) {
       replay_->on_read(read_status(completion, replay_asked_));
       return;
     case Use::space:
-      space_asked_ = false;
       if (completion.result >= 0) log_->on_space(space_.free_bytes);
+      look_for_folder();
       setup_.user.on_log_room(*this);
       return;
+    case Use::folder:
+    case Use::tail:
+      return on_folder_seen(completion.result);
     case Use::first_read:
       break;
   }
+}
+
+// --- is it still there? ----------------------------------------------------------------------------------------------
+
+void LogDriver::look_for_folder() {
+  if (!directory_made_ || stopping_) {
+    space_asked_ = false;
+    return;
+  }
+  identity_request_ = {.kind = io::FileRequest::Kind::identity, .path = directory_path_.c_str()};
+  identity_request_.identity_out = &identity_;
+  ++pending_;
+  setup_.loop.file(identity_request_, token(Use::folder));
+}
+
+void LogDriver::on_folder_seen(std::int32_t result) {
+  // The backend was too busy to look; it says nothing of the folder.
+  if (result == -EAGAIN || result == -ECANCELED || result == -ENOMEM) {
+    space_asked_ = false;
+    return;
+  }
+  const bool of_folder = identity_request_.path == directory_path_.c_str();
+  if (of_folder && result == 0) {
+    if (!folder_) folder_ = identity_;
+    if (*folder_ != identity_) return end_look(directory_path_ + " is not the folder that it was");
+    if (tail_ && !stopping_) {
+      tail_path_ = path_of(spool::slot_path(setup_.log, *tail_));
+      identity_request_.path = tail_path_.c_str();
+      ++pending_;
+      setup_.loop.file(identity_request_, token(Use::tail));
+      return;
+    }
+  }
+  // A file that was given up meanwhile may well be gone.
+  if (result < 0 && !of_folder && (!tail_ || tail_path_ != path_of(spool::slot_path(setup_.log, *tail_)))) result = 0;
+  end_look(result == 0 ? std::string() : std::string(identity_request_.path) + ": " + std::strerror(-result));
+}
+
+// `trouble`: none, or what is wrong.
+void LogDriver::end_look(std::string_view trouble) {
+  space_asked_ = false;
+  if (folder_gone_ == !trouble.empty()) return;
+  folder_gone_ = !trouble.empty();
+  log_->on_folder(!folder_gone_);
+  if (folder_gone_) {
+    setup_.user.on_log_alarm(
+        *this, "the spool is no longer where it was: " + std::string(trouble) +
+                   "; new mail is answered 452. What waits is delivered as far as its files are open, and what does "
+                   "not get away before the stop may be lost: put the folder back, or mount its file system again");
+    return;
+  }
+  setup_.user.on_log_alarm(*this, directory_path_ + " is there again: mail is accepted");
+  setup_.user.on_log_room(*this);
 }
 
 // --- segment files ---------------------------------------------------------------------------------------------------
@@ -467,6 +551,7 @@ void LogDriver::making_done(const Status& status) {
                    std::string(message_of(status)));
   }
   log_->on_slot_done(wanted_.slot, status);
+  if (!folder_) next_space_ = now;  // it is there by now: seen at once, to be known again
   setup_.user.on_log_room(*this);
 }
 

@@ -22,6 +22,7 @@
 #include <postern/spool/replay.h>
 
 #include "io/loop.h"
+#include "shard/alarm_limit.h"
 #include "shard/metrics.h"
 
 namespace postern::shard {
@@ -138,6 +139,8 @@ class LogDriver {
     compaction = 4,
     replay = 5,
     space = 6,
+    folder = 7,  // is it the one that it was
+    tail = 8,    // is the file that is written to in it
     first_read = 16
   };
 
@@ -169,6 +172,7 @@ class LogDriver {
   void on_making(const io::Completion& completion);
   void make(Making step);
   void making_done(const Status& status);
+  [[nodiscard]] Instant next_step() const;
   void write_next(Instant now, bool more_is_coming);
   void on_write(const io::Completion& completion);
   void after_write();
@@ -180,7 +184,10 @@ class LogDriver {
   void tell(std::size_t place, const Status& status);
   void issue_reads();
   void on_read(std::size_t index, const io::Completion& completion);
-  void say_alarms();
+  void say_alarms(Instant now);
+  void look_for_folder();
+  void on_folder_seen(std::int32_t result);
+  void end_look(std::string_view trouble);
 
   Setup setup_;
   Phase phase_ = Phase::listing;
@@ -188,6 +195,7 @@ class LogDriver {
   std::unique_ptr<spool::Log> log_;
   std::unique_ptr<spool::Replay> replay_;
   absl::btree_map<std::uint32_t, io::Loop::LogFile> files_;  // by slot; ordered, as they are closed in that order
+  AlarmLimit alarms_;  // of the log: compaction has one for each message that it cannot read
   bool said_failed_ = false;
   bool stopping_ = false;  // nothing new is begun but writes
   unsigned pending_ = 0;   // operations under way
@@ -219,8 +227,17 @@ class LogDriver {
   io::FileRequest making_request_;
   io::FileRequest::Space space_;
   io::FileRequest space_request_;
-  bool space_asked_ = false;
+  bool space_asked_ = false;  // or the folder is looked for behind it
   Instant next_space_{};
+
+  // Whether what is written can be found again: folders can be removed, replaced or unmounted under a running process,
+  // whose open files go on as if nothing were.
+  io::FileRequest identity_request_;
+  io::FileRequest::Identity identity_;
+  std::optional<io::FileRequest::Identity> folder_;  // as first seen
+  std::optional<spool::Slot> tail_;                  // written to last, and still in use
+  std::string tail_path_;
+  bool folder_gone_ = false;
 
   bool compaction_in_flight_ = false;
   bool replay_reading_ = false;

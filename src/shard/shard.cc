@@ -254,6 +254,7 @@ void Shard::turn(bool more_is_coming) {
   if (ingress_.anyone_stalled() && store_.take_freed()) ingress_.on_resources();
   advance_start();
   if (phase_ >= Phase::stopping) advance_stop(now);
+  tell_rest(done() ? never : now);
   letters_left_ = mailbox_.flush();
   set_gauges();
 }
@@ -315,7 +316,8 @@ void Shard::work() {
 Instant Shard::next_deadline() {
   if (work_left_ || mailbox_.pending()) return Instant::min();
   Instant deadline = std::min({timers_.next_expiry(), resolver_->next_deadline(), queue_.next_deadline(),
-                               slots_.next_deadline(), broker_.next_deadline(), owner_.next_deadline(), next_second_});
+                               slots_.next_deadline(), broker_.next_deadline(), owner_.next_deadline(),
+                               unreadable_.next_deadline(), lost_records_.next_deadline(), next_second_});
   for (const auto& driver : logs_.all()) deadline = std::min(deadline, driver->next_deadline());
   if (phase_ >= Phase::stopping) deadline = std::min({deadline, stop_deadline_, flush_deadline_});
   // Letters that found a mailbox full are offered again soon; connections that wait for memory, too.
@@ -422,6 +424,19 @@ void Shard::say(Severity severity, const std::string& text) {
   process_.operator_log.say(severity, text);
 }
 
+// Of the alarms that were too many to be told one by one.
+void Shard::tell_rest(Instant now) {
+  if (std::min(unreadable_.next_deadline(), lost_records_.next_deadline()) > now) return;
+  const std::string shard = "shard " + std::to_string(index_) + ": ";
+  if (const std::optional<AlarmLimit::Rest> rest = unreadable_.take_rest(now)) {
+    say(Severity::error, shard + std::to_string(rest->count) + " more messages cannot be read back: " + rest->reason);
+  }
+  if (const std::optional<AlarmLimit::Rest> rest = lost_records_.take_rest(now)) {
+    say(Severity::error,
+        shard + "the spool refused " + std::to_string(rest->count) + " more settlements: " + rest->reason);
+  }
+}
+
 // --- letters and slots -----------------------------------------------------------------------------------------------
 
 void Shard::receive(Letter&& letter) {
@@ -523,14 +538,18 @@ void Shard::on_not_lent(mail::SiteId site, queue::ShardIndex executor, bool pull
 }
 
 void Shard::on_record_lost(mail::QueueId id, const Status& status) {
+  if (!lost_records_.admit(loop_->now(), message_of(status))) return;
   say(Severity::error,
       "message " + id.to_string() + ": the spool refused its settlement: " + std::string(message_of(status)));
 }
 
 void Shard::on_unreadable(mail::QueueId id, const Status& status) {
-  say(Severity::error, "message " + id.to_string() +
-                           " cannot be read back; it is tried again until it expires, and then stays in the spool: " +
-                           std::string(message_of(status)));
+  if (!unreadable_.admit(loop_->now(), message_of(status))) return;
+  say(Severity::error,
+      "message " + id.to_string() + " cannot be read back: " + std::string(message_of(status)) +
+          "; it is tried again until it expires, and then stays in the spool. What is left of it is saved "
+          "by: postern-spool export --all --include-damaged --data-dir " +
+          snapshot_->options->data_dir + " TO");
 }
 
 // --- egress::EgressUser ----------------------------------------------------------------------------------------------

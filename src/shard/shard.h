@@ -22,6 +22,7 @@
 #include "net/connection.h"
 #include "net/dispatcher.h"
 #include "resolver/resolver.h"
+#include "shard/alarm_limit.h"
 #include "shard/intake.h"
 #include "shard/logs.h"
 #include "shard/mailbox.h"
@@ -99,6 +100,7 @@ class Shard final : private io::Sink,
   void send_pull_answer(mail::SiteId site, queue::ShardIndex home, egress::Delivery* delivery);
   void fail_start(const Status& status);
   void say(Severity severity, const std::string& text);
+  void tell_rest(Instant now);
 
   // --- LogUser
   void on_log_ready(LogDriver& driver) override;
@@ -183,6 +185,8 @@ class Shard final : private io::Sink,
   Instant flush_deadline_ = never;
   Instant next_second_{};
   unsigned seconds_ = 0;
+  AlarmLimit unreadable_;    // messages
+  AlarmLimit lost_records_;  // settlements and retry states
   std::uint64_t system_calls_seen_ = 0;
   std::uint64_t dns_queries_seen_ = 0;
   std::uint64_t dns_hits_seen_ = 0;

@@ -41,7 +41,7 @@ bool Log::may_create() const {
 
 Intake Log::intake() const {
   if (failed()) return Intake::failed;
-  if (free_bytes_ < options_.min_free_bytes) return Intake::space_low;
+  if (!folder_there_ || free_bytes_ < options_.min_free_bytes) return Intake::space_low;
   if (!header_durable_) return active_ == nullptr && create_failed_ ? Intake::space_low : Intake::starting;
   if (!can_roll(Use::intake) && !slot_taken_ && !may_create() && retired_.empty()) {
     const std::uint64_t room = active_->bytes - std::min(active_->bytes, active_->end + Index::summary_bytes(*active_));

@@ -119,6 +119,7 @@ void History::begin_file(const Entry& entry) {
     case Kind::file_size:
     case Kind::list_directory:
     case Kind::space:
+    case Kind::identity:
       return;
   }
 }

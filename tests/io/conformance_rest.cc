@@ -184,6 +184,26 @@ TEST_P(Conformance, SpaceOfAFileSystemIsToldInBytes) {
   EXPECT_LE(space.free_bytes, space.total_bytes);
 }
 
+TEST_P(Conformance, AFileIsKnownAgainByItsIdentity) {
+  start();
+  const std::string a = make_file("a", 0);
+  const std::string b = make_file("b", 0);
+  const std::string c = directory() + "/c";
+  const auto identity = [&](const std::string& path) {
+    FileRequest::Identity found;
+    EXPECT_EQ(file({.kind = Kind::identity, .path = path.c_str(), .identity_out = &found}), 0) << path;
+    return found;
+  };
+  const FileRequest::Identity of_a = identity(a);
+  EXPECT_EQ(identity(a), of_a);
+  EXPECT_NE(identity(b), of_a);
+  EXPECT_NE(identity(directory()), of_a);
+  EXPECT_EQ(file({.kind = Kind::rename, .path = a.c_str(), .other_path = c.c_str()}), 0);
+  EXPECT_EQ(identity(c), of_a);
+  FileRequest::Identity none;
+  EXPECT_EQ(file({.kind = Kind::identity, .path = a.c_str(), .identity_out = &none}), -ENOENT);
+}
+
 // --- tasks -----------------------------------------------------------------------------------------------------------
 
 class Blocking final : public Task {

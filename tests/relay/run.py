@@ -51,9 +51,10 @@ def run_one(test, name):
         result.errors.append((test, traceback.format_exc()))
     seconds = time.monotonic() - started
     if result.errors or result.failures:
-        print(output.getvalue().rstrip())
+        # What went wrong first: whoever cuts this text must not lose it behind the logs.
         for _, text in result.errors + result.failures:
             print(text.rstrip())
+        print(output.getvalue().rstrip())
         print(f"FAIL {name} ({seconds:.1f} s)", flush=True)
         return False
     if result.skipped:

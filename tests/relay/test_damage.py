@@ -1,9 +1,11 @@
 """Disks that lie: a record that can no longer be read costs nobody else anything, and is never forgotten."""
 import os
+import re
 import unittest
 
 from harness import Client, RelayTest, wait_until
 from sink import Sink
+from test_spool_tool import run_spool
 
 
 def deferring(recipient):
@@ -46,7 +48,12 @@ class Damage(RelayTest):
             queue_id = self.send(relay, "user@example.test", b"Subject: x\r\n\r\n" + marker + b"\r\n")
             wait_until("a first attempt", lambda: relay.events("deferred"))
             self.assertEqual(self.turn_over(relay, marker), 1)
-            wait_until("the alarm", lambda: f"message {queue_id} cannot be read back" in relay.log())
+            alarm = wait_until("the alarm", lambda: re.search(rf"message {queue_id} cannot be read back: .*", relay.log()))[0]
+            # What it advises is possible as it stands there.
+            words = alarm[alarm.index("postern-spool ") + len("postern-spool "):].split()
+            self.assertEqual(words.pop(), "TO")
+            code, out, err = run_spool(*words, os.path.join(relay.folder, "rescued"))
+            self.assertEqual(code, 1, out + err)  # there is damage, and it was looked for
             # Others go their way meanwhile.
             self.send(relay, "other@example.test", b"Subject: y\r\n\r\nyes\r\n")
             sink.wait_for(1, 20)

@@ -129,6 +129,18 @@ std::int64_t Relay::waiting() const {
   return sum;
 }
 
+std::int64_t Relay::in_flight() const {
+  std::int64_t sum = 0;
+  for (const auto& shard : shards_) sum += shard->metrics().recipients_in_flight.value();
+  return sum;
+}
+
+std::uint64_t Relay::deferred() const {
+  std::uint64_t sum = 0;
+  for (const auto& shard : shards_) sum += shard->metrics().recipients_deferred.value();
+  return sum;
+}
+
 std::uint64_t Relay::quarantined() const {
   std::uint64_t sum = 0;
   for (const auto& shard : shards_) sum += shard->metrics().spool_messages_quarantined.value();

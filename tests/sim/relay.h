@@ -31,8 +31,10 @@ class Relay final : private shard::OperatorLog {
   [[nodiscard]] bool stopped() const;  // all shards are done
   [[nodiscard]] bool clean() const;
 
-  // Recipients that wait or are being delivered.
+  // Recipients that wait or are being delivered; of them, those in a delivery; attempts that were put off so far.
   [[nodiscard]] std::int64_t waiting() const;
+  [[nodiscard]] std::int64_t in_flight() const;
+  [[nodiscard]] std::uint64_t deferred() const;
   [[nodiscard]] std::uint64_t quarantined() const;
   [[nodiscard]] const std::vector<std::string>& alarms() const { return alarms_; }
 
@@ -41,6 +43,9 @@ class Relay final : private shard::OperatorLog {
   [[nodiscard]] std::int64_t connections_out() const;
   [[nodiscard]] std::uint64_t leased_bytes() const { return process_->memory_budget.leased_bytes(); }
   [[nodiscard]] std::size_t buffers_lent() const;
+
+  // The process's: a run may hold some of it.
+  [[nodiscard]] MemoryBudget& memory_budget() { return process_->memory_budget; }
 
   // After a crash: forgets the shards, which cannot be taken down in the middle of what they were doing.
   void abandon();

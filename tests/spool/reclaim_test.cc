@@ -253,6 +253,11 @@ TEST(Reclaim, TheFileSystemsFreeSpaceClosesIntake) {
   EXPECT_EQ(rig.log().intake(), Intake::space_low);
   rig.log().on_space(Rig::small().min_free_bytes);
   EXPECT_EQ(rig.log().intake(), Intake::open);
+  // Nor is mail taken into files that the next start may not find.
+  rig.log().on_folder(false);
+  EXPECT_EQ(rig.log().intake(), Intake::space_low);
+  rig.log().on_folder(true);
+  EXPECT_TRUE(rig.log().intake_open());
 }
 
 TEST(Reclaim, TheSpaceLimitHolds) {

@@ -8,7 +8,7 @@
 //     after on_written(): take_durable(), take_moved(), and take_undone() once failed();
 //   * calls take_write() again when next_deadline() has passed;
 //   * serves take_compaction_read() when the disk has time, at most one at a time;
-//   * tells on_space() what is free, every second or so.
+//   * tells on_space() what is free, and on_folder() whether the files stand where they should, every second or so.
 //
 // Order is the log's promise: batches reach the disk in the order of the appends, one write at a time, so that whatever
 // is durable, everything appended before it is too. A chunk is durable before the message that lists it.
@@ -165,6 +165,9 @@ class Log {
   [[nodiscard]] bool wants_key() const { return keys_.size() < 2; }
   void add_key(const SegmentKey& key) { keys_.push_back(key); }
   void on_space(std::uint64_t free_bytes);
+  // False: what is written to the files that are open may not be found by the next start. Intake is space_low until it
+  // is true again; internal use goes on, as it makes less of what could be lost.
+  void on_folder(bool there) { folder_there_ = there; }
 
   // --- reading -----------------------------------------------------------------------------------------------------
   // Where a message's record lies: read `bytes` at `offset` of the slot into aligned memory, then decode_message().
@@ -318,6 +321,7 @@ class Log {
   std::deque<std::pair<Slot, std::uint64_t>> to_set_aside_;
   bool slot_taken_ = false;
   SlotRequest::Kind slot_kind_ = SlotRequest::Kind::create;
+  bool folder_there_ = true;
   bool create_failed_ = false;
   std::uint64_t free_bytes_ = UINT64_MAX;
 

@@ -19,7 +19,7 @@ std::string_view parent_of(std::string_view path) {
 }  // namespace
 
 Disk::Disk(World& world, const DiskOptions& options) : world_(world), options_(options) {
-  auto root = std::make_shared<File>();
+  auto root = make_file();
   root->is_directory = true;
   root->path = "/";
   names_.emplace("/", root);
@@ -69,6 +69,12 @@ void Disk::apply(const Entry& entry, Names& names) {
   }
 }
 
+FilePtr Disk::make_file() {
+  auto made = std::make_shared<File>();
+  made->inode = ++inodes_made_;
+  return made;
+}
+
 void Disk::journal(Entry entry) {
   apply(entry, names_);
   journal_.push_back(std::move(entry));
@@ -87,7 +93,7 @@ std::int32_t Disk::open(std::string_view path, int flags, FilePtr& out) {
     if ((flags & O_CREAT) == 0) return -ENOENT;
     if (!parent_exists(path)) return -ENOENT;
     if (used_ >= options_.capacity_bytes) return -ENOSPC;
-    out = std::make_shared<File>();
+    out = make_file();
     journal({{.kind = Change::Kind::link, .path = std::string(path), .file = out}});
     return 0;
   }
@@ -180,7 +186,7 @@ std::int32_t Disk::unlink(std::string_view path) {
 std::int32_t Disk::make_directory(std::string_view path) {
   if (find(path) != nullptr) return -EEXIST;
   if (!parent_exists(path)) return -ENOENT;
-  auto made = std::make_shared<File>();
+  auto made = make_file();
   made->is_directory = true;
   made->path = path;
   journal({{.kind = Change::Kind::link, .path = std::string(path), .file = std::move(made)}});

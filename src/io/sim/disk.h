@@ -35,6 +35,7 @@ struct DiskOptions {
 };
 
 struct File {
+  std::uint64_t inode = 0;  // never given twice
   bool is_directory = false;
   std::string path;               // of a folder
   std::vector<std::byte> now;     // as the page cache has it
@@ -90,6 +91,7 @@ class Disk {
   using Entry = std::vector<Change>;
   using Names = std::map<std::string, FilePtr, std::less<>>;
 
+  [[nodiscard]] FilePtr make_file();
   void journal(Entry entry);
   static void apply(const Entry& entry, Names& names);
   void resize(File& file, std::size_t size);
@@ -101,6 +103,7 @@ class Disk {
   Names stable_names_;
   std::vector<Entry> journal_;  // applied to names_, not yet to stable_names_
   std::uint64_t used_ = 0;
+  std::uint64_t inodes_made_ = 0;
 };
 
 }  // namespace postern::io::sim

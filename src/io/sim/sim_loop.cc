@@ -526,6 +526,12 @@ std::int32_t SimLoop::perform_file(const FileRequest& request) {
       if (disk.find(request.path) == nullptr) return -ENOENT;
       *request.space_out = disk.space();
       return 0;
+    case FileKind::identity: {
+      const File* const found = disk.find(request.path);
+      if (found == nullptr) return -ENOENT;
+      *request.identity_out = {.device = 1, .inode = found->inode};
+      return 0;
+    }
     default:
       break;
   }

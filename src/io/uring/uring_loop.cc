@@ -365,7 +365,8 @@ void UringLoop::file(const FileRequest& request, Token token) {
                       token);
     case FileRequest::Kind::file_size:
     case FileRequest::Kind::list_directory:
-    case FileRequest::Kind::space: {
+    case FileRequest::Kind::space:
+    case FileRequest::Kind::identity: {
       Operation& operation = operations_.begin(token, What::work);
       std::construct_at(&operation.state.work)->request = request;
       return submit_work(operation);
