@@ -162,7 +162,7 @@ void Oracle::judge(bool drained, Instant now) {
       if (!recipient.reports.empty() &&
           std::any_of(recipient.deliveries.begin(), recipient.deliveries.end(),
                       [](const Rcpt::Delivery& each) { return each.confirmed; }) &&
-          crashes_.empty()) {
+          crashes_.empty() && !flipped_) {
         violation(name + ": delivered and reported as failed");
       }
       if (recipient.refused && !recipient.deliveries.empty())
