@@ -308,6 +308,13 @@ void ClientConnection::close_idle(bool tell) {
   close_connection();
 }
 
+// As above: its place is given away, and whoever gets it connects at once.
+void ClientConnection::count_as_closed() {
+  unlink();
+  tell_idle_closed_ = false;
+  if (state_ == State::open) close_connection();
+}
+
 // It counts as idle until it is closed, and its site's next delivery may still claim its place.
 void ClientConnection::go() {
   tell_idle_closed_ = true;

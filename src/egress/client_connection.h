@@ -39,11 +39,8 @@ class ClientConnection final : public net::ConnectionUser,
   void deliver(Delivery& delivery);
   // An idle connection says QUIT and goes; `tell`: on_idle_closed() when it is gone.
   void close_idle(bool tell);
-  // One that is going: on_idle_closed() is not called for it after all.
-  void count_as_closed() {
-    unlink();
-    tell_idle_closed_ = false;
-  }
+  // One that is going: on_idle_closed() is not called for it after all, and it closes now.
+  void count_as_closed();
   void abort();
 
   [[nodiscard]] mail::SiteId site() const { return site_; }

@@ -109,6 +109,12 @@ void LogDriver::recover() {
     if (!intent) return;  // one is under way
     const StatusOr<io::Loop::LogFile> opened = file(intent->slot);
     if (!opened.ok()) {
+      // A device that fails here is damage, to be worked around. For want of descriptors, memory or rights nothing is
+      // said of the file: a start that took it for lost would deliver again what is settled there.
+      const StatusCode code = opened.status().code();
+      if (code == StatusCode::kResourceExhausted || code == StatusCode::kPermissionDenied) {
+        return unusable(opened.status());
+      }
       recovery_->on_read(opened.status());
       continue;
     }

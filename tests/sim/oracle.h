@@ -6,6 +6,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <memory>
 #include <optional>
@@ -61,6 +62,7 @@ class Oracle {
     bool answers_may_lie = false;  // a failed write was reported to the client, and reached the disk all the same
   };
   Rules rules;
+  std::function<void(std::string_view)> on_violation;  // at once; for the trace
 
   // --- from clients. The reference stays valid.
   Mail& add(std::string sender, std::string content, std::vector<std::string> recipients);

@@ -58,8 +58,8 @@ class Relay::Turn final : public io::sim::World::Program {
 
 Relay::Relay(io::sim::World& world, const shard::OptionsSnapshot& options, const io::sim::LoopOptions& loop_options,
              std::size_t mailbox_letters)
-    : world_(world), receive_buffers_(loop_options.receive_buffers) {
-  const StatusOr<shard::SnapshotPtr> snapshot = shard::Snapshot::make(options, random_number(world));
+    : world_(world), receive_buffers_(loop_options.receive_buffers), site_seed_(random_number(world)) {
+  const StatusOr<shard::SnapshotPtr> snapshot = shard::Snapshot::make(options, site_seed_);
   POSTERN_CHECK(snapshot.ok(), "the simulator's options are right");
   dns::CacheOptions cache;
   cache.shards = options->shards;
@@ -108,7 +108,14 @@ void Relay::say(shard::Severity severity, std::string_view text) {
 }
 
 void Relay::request_stop(Duration grace) {
+  stopping_ = true;
   for (const auto& shard : shards_) shard->request_stop(grace);
+}
+
+void Relay::reload(const shard::OptionsSnapshot& options) {
+  const StatusOr<shard::SnapshotPtr> snapshot = shard::Snapshot::make(options, site_seed_);
+  POSTERN_CHECK(snapshot.ok(), "the simulator's options are right");
+  for (const auto& shard : shards_) shard->reload(*snapshot);
 }
 
 bool Relay::stopped() const {

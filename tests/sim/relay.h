@@ -28,6 +28,10 @@ class Relay final : private shard::OperatorLog {
   [[nodiscard]] const Status& start_failure() const { return start_failure_; }
   [[nodiscard]] int exit_code() const { return process_->exit_code.load(); }
   void request_stop(Duration grace);
+  // Started and not told to stop: as the daemon, which stops and reloads nothing else.
+  [[nodiscard]] bool takes_orders() const { return started() && !stopping_; }
+  // `options`: as before but for what a reload may change.
+  void reload(const shard::OptionsSnapshot& options);
   [[nodiscard]] bool stopped() const;  // all shards are done
   [[nodiscard]] bool clean() const;
 
@@ -62,6 +66,8 @@ class Relay final : private shard::OperatorLog {
   std::vector<std::unique_ptr<Turn>> turns_;
   std::vector<io::Loop*> loops_;
   std::size_t receive_buffers_;
+  std::uint64_t site_seed_;
+  bool stopping_ = false;
   std::size_t started_ = 0;
   Status start_failure_;
   std::vector<std::string> alarms_;

@@ -45,6 +45,7 @@ const std::vector<Site>& sites() {
       {{"d3.test"}, {"10.1.2.1"}, {.pipelining = false, .chunking = true}},
       {{"smart.test"}, {"10.1.3.1"}, {.pipelining = true, .chunking = true}},  // by a route
       {{"senders.test"}, {"10.1.9.1"}, {.pipelining = true, .chunking = true}},
+      {{}, {"10.1.4.1"}, {.pipelining = true, .chunking = false}},  // where smart.test goes with other routes
   };
   return all;
 }
@@ -62,6 +63,8 @@ class Run {
   [[nodiscard]] bool chance(unsigned in_hundred) { return world_.chance(in_hundred); }
   [[nodiscard]] std::uint64_t below(std::uint64_t bound) { return world_.random().below(bound); }
 
+  [[nodiscard]] bool bulk() const { return scenario_.messages > 100; }
+
   void make_disk();
   void make_network();
   [[nodiscard]] Mail& make_mail();
@@ -78,7 +81,8 @@ class Run {
   void look_for_quarantine();
   void restart(bool crashed);
   [[nodiscard]] bool drained() const;
-  void stop();
+  [[nodiscard]] bool stop(Duration grace);
+  void stop_and_start();
   void read_maildirs();
 
   const Scenario scenario_;
@@ -92,6 +96,16 @@ class Run {
   std::uint32_t crashes_ = 0;
   std::size_t clients_open_ = 0;
   std::uint32_t made_ = 0;
+  std::uint32_t shards_;
+  // What a reload may change.
+  struct Changeable {
+    bool other_hop = false;  // for smart.test
+    std::uint64_t message_bytes = 250'000;
+    std::uint32_t recipients = 5;  // of a transaction
+  };
+  Changeable changeable_;
+  bool stop_due_ = false;
+  bool reload_due_ = false;
   bool healed_ = false;
   std::set<std::string> maildir_files_;
   std::vector<Mail*> probes_;
@@ -124,10 +138,12 @@ io::sim::World::Options Run::world_options(const Scenario& scenario) {
 }
 
 Run::Run(const Scenario& scenario, const std::function<void(std::string_view)>& trace)
-    : scenario_(scenario), world_(world_options(scenario)), crashes_left_(scenario.crashes) {
+    : scenario_(scenario), world_(world_options(scenario)), crashes_left_(scenario.crashes), shards_(scenario.shards) {
   if (trace) world_.trace().listen(trace);
   oracle_.rules.give_up_after = give_up_after;
-  oracle_.rules.hours_may_jump = scenario.wall_steps && (scenario.crashes > 0 || scenario.write_errors);
+  oracle_.on_violation = [this](std::string_view text) { world_.say("VIOLATION", text); };
+  const bool restarts = scenario.crashes + scenario.stops > 0 || scenario.write_errors;
+  oracle_.rules.hours_may_jump = scenario.wall_steps && restarts;
   oracle_.rules.answers_may_lie = scenario.write_errors;
   if (scenario.full_disk || scenario.write_errors) oracle_.rules.unsettled_max = storm * 2;
 }
@@ -136,7 +152,7 @@ std::shared_ptr<const shard::Options> Run::options() const {
   auto made = std::make_shared<shard::Options>();
   made->hostname = "relay.test";
   made->data_dir = "/spool";
-  made->shards = scenario_.shards;
+  made->shards = shards_;
   made->memory_bytes = scenario_.little_memory ? 512u << 10 : 32u << 20;
   made->shutdown_grace = stop_grace;
   shard::ListenerOptions where;
@@ -144,17 +160,18 @@ std::shared_ptr<const shard::Options> Run::options() const {
   where.address = listener;
   where.relay_from = {*IpNetwork::parse("10.2.0.0/16")};
   made->listeners = {where};
-  made->limits.message_bytes = 250'000;
+  made->limits.message_bytes = changeable_.message_bytes;
   made->limits.connections = 200;
   made->limits.connections_per_peer = 20;
   made->spool.durability = scenario_.page_cache ? shard::Durability::page_cache : shard::Durability::synced;
   made->spool.segment_bytes = scenario_.segment_bytes;
   made->spool.min_free_bytes = 4u << 20;
-  made->routes = {{.match = "smart.test", .via = "smtp:[10.1.3.1]:25", .line = 1},
+  const char* const smart_host = changeable_.other_hop ? "smtp:[10.1.4.1]:25" : "smtp:[10.1.3.1]:25";
+  made->routes = {{.match = "smart.test", .via = smart_host, .line = 1},
                   {.match = "maildir.test", .via = "maildir:/mail/{local}", .line = 2}};
   made->smtp_client.connections_per_path = scenario_.connections_per_path;
   made->smtp_client.idle = 2s;
-  made->smtp_client.recipients = 5;
+  made->smtp_client.recipients = changeable_.recipients;
   made->smtp_client.messages_per_connection = 7;
   made->smtp_client.connect_timeout = 10s;
   made->smtp_client.reply_timeout = 30s;
@@ -210,8 +227,9 @@ std::string Run::make_content(std::uint32_t number) {
                         "\r\nX-Sim: " + std::to_string(number) + "\r\n\r\n";
   const std::uint64_t kind = below(10);
   // In bulk, most contents are large.
-  const bool bulk = scenario_.messages > 100;
-  const std::uint64_t most = kind < (bulk ? 2u : 5u) ? 300 : kind < (bulk ? 4u : 8u) ? 8'000 : scenario_.content_max;
+  const std::uint64_t most = kind < (bulk() ? 1u : 5u)   ? 300
+                             : kind < (bulk() ? 2u : 8u) ? 8'000
+                                                         : scenario_.content_max;
   const std::size_t size = below(most + 1);
   while (content.size() < size) {
     const std::uint64_t line = below(8);
@@ -238,8 +256,9 @@ Mail& Run::make_mail() {
     const std::uint64_t where = below(100);
     if (where < 8) local = "bad" + local;
     std::string domain = sites()[below(senders_site)].domains.front();
-    // In bulk little waits for the dead site, so that segments with nothing alive lie between those with something.
-    if (scenario_.messages > 100 && domain == sites()[dead_site].domains.front() && !chance(10)) domain = "d3.test";
+    // In bulk only the first wait for the dead site, so that segments with nothing alive lie behind one with something.
+    const bool early = number < scenario_.messages / 8;
+    if (bulk() && domain == sites()[dead_site].domains.front() && !early) domain = "d3.test";
     if (where >= 8 && where < 16) domain = "d1.test";
     if (where >= 90 && where < 95) domain = "nowhere.test";
     if (where >= 95) domain = "maildir.test";
@@ -263,7 +282,9 @@ void Run::plan_clients() {
     const std::size_t count = 1 + below(4);
     for (std::size_t i = 0; i < count && planned < scenario_.messages; ++i, ++planned) mails.push_back(&make_mail());
     ++clients_open_;
-    world_.at(world_.now() + world_.between(0s, storm - 30s), [this, mails] { start_client(mails); });
+    const Duration when =
+        bulk() ? (storm - 30s) * planned / scenario_.messages : world_.between(Duration::zero(), storm - 30s);
+    world_.at(world_.now() + when, [this, mails] { start_client(mails); });
   }
 }
 
@@ -314,6 +335,8 @@ void Run::change_moods() {
       mood.down = chance(15);
       mood.slow_reader = chance(15);
     }
+    // Deferred for a little, so that it is settled in a later segment than its message's.
+    if (bulk() && !scenario_.moody_hops) mood.temporary = static_cast<unsigned>(below(6));
     if (scenario_.dead_hop && hops_[i]->address().ip().to_string() == sites()[dead_site].addresses.front()) {
       mood.down = true;
     }
@@ -363,6 +386,20 @@ void Run::plan_trouble() {
       world_.at(world_.now() + 20s, [this] { world_.set_descriptors_max(65'536); });
     });
   }
+  // One late, when there is most to remember.
+  if (scenario_.stops > 0)
+    world_.at(world_.now() + world_.between(storm * 3 / 4, storm - 1s), [this] { stop_due_ = true; });
+  for (std::uint32_t i = 1; i < scenario_.stops; ++i) {
+    sometime([this] { stop_due_ = true; });
+  }
+  for (std::uint32_t i = 0; i < scenario_.reloads; ++i) {
+    sometime([this] {
+      changeable_.other_hop = chance(50);
+      changeable_.message_bytes = chance(50) ? 60'000 : Changeable().message_bytes;
+      changeable_.recipients = static_cast<std::uint32_t>(1 + below(6));
+      reload_due_ = true;
+    });
+  }
   if (scenario_.full_disk) {
     sometime(
         [this] { world_.disk().options().capacity_bytes = world_.disk().used_bytes() + (4u << 20) + below(1u << 20); });
@@ -374,12 +411,18 @@ void Run::heal() {
   healed_ = true;
   world_.say("everything is healed", {});
   world_.crash_at(0, false);
+  world_.crash_in_write(0, false);
   world_.network().options() = {};
   world_.network().heal();
   io::sim::DiskOptions disk;
   disk.latency_max = 500us;
   world_.disk().options() = disk;
   world_.set_descriptors_max(65'536);
+  stop_due_ = false;
+  if (scenario_.reloads > 0) {
+    changeable_ = {};
+    reload_due_ = true;
+  }
   zone_->set_mood({});
   for (const auto& hop : hops_) {
     NextHop::Mood mood;
@@ -406,9 +449,11 @@ void Run::start_relay() {
 
 void Run::plan_crash() {
   if (crashes_left_ == 0 || healed_) return;
+  const bool power_cut = scenario_.power_cuts && !scenario_.page_cache && chance(50);
+  if (chance(40)) return world_.crash_in_write(1 + below(chance(30) ? 10 : 100), power_cut);
   // Often soon, so that starts are hit too.
   const std::uint64_t reach = chance(30) ? 60 : chance(30) ? 20'000 : 3'000;
-  world_.crash_at(1 + below(reach), scenario_.power_cuts && !scenario_.page_cache && chance(50));
+  world_.crash_at(1 + below(reach), power_cut);
 }
 
 void Run::look_for_quarantine() {
@@ -428,12 +473,24 @@ void Run::restart(bool crashed) {
   relay_.reset();
   // Down for a while.
   (void)world_.run(world_.now() + world_.between(10ms, 5s));
+  if (scenario_.other_shards && !healed_) shards_ = static_cast<std::uint32_t>(1 + below(4));
   start_relay();
+}
+
+// As SIGTERM does, with a start behind it. What the relay was told before must stand: only a stop that was hindered
+// explains that something is delivered again.
+void Run::stop_and_start() {
+  look_for_quarantine();
+  const bool clean = stop(chance(50) ? stop_grace : world_.between(0s, 10s));
+  const bool crashed = world_.crashed();
+  if (!clean && !crashed) oracle_.on_crash(world_.now());
+  restart(crashed);
 }
 
 void Run::live(Instant until) {
   while (world_.now() < until) {
-    (void)world_.run(std::min(until, world_.now() + 1s));
+    (void)world_.run(std::min(until, world_.now() + 1s),
+                     [this] { return (stop_due_ || reload_due_) && relay_->takes_orders(); });
     if (world_.crashed()) {
       restart(true);
     } else if (relay_->exit_code() != 0) {
@@ -449,6 +506,9 @@ void Run::live(Instant until) {
       }
       (void)world_.run(world_.now() + 15s, [this] { return relay_->stopped(); });
       restart(false);
+    } else if (relay_->takes_orders()) {
+      if (std::exchange(reload_due_, false)) relay_->reload(options());
+      if (std::exchange(stop_due_, false)) stop_and_start();
     }
   }
 }
@@ -479,22 +539,29 @@ void Run::read_maildirs() {
   }
 }
 
-void Run::stop() {
+// True: it stopped, cleanly, and is taken down. False: something that the weather allows came between.
+bool Run::stop(Duration grace) {
+  world_.say("the relay is told to stop", {});
+  relay_->request_stop(grace);
+  const bool stopped = world_.run(world_.now() + grace + 30s, [this] { return relay_->stopped(); });
+  if (world_.crashed() || relay_->exit_code() != 0) return false;
+  if (!stopped || !relay_->clean()) {
+    if (scenario_.full_disk && !healed_) return false;  // no room for the last settlements
+    oracle_.violation(stopped ? "the stop was not clean" : "the relay does not stop");
+    return false;
+  }
   if (relay_->buffers_lent() != 0) {
-    oracle_.violation(std::to_string(relay_->buffers_lent()) + " receive buffers are still lent after the drain");
+    oracle_.violation(std::to_string(relay_->buffers_lent()) + " receive buffers are still lent after the stop");
   }
-  relay_->request_stop(stop_grace);
-  if (!world_.run(world_.now() + stop_grace + 30s, [this] { return relay_->stopped(); })) {
-    return oracle_.violation("the relay does not stop");
-  }
-  if (!relay_->clean()) return oracle_.violation("the stop was not clean");
   relay_->take_down();
+  if (world_.crashed()) return false;  // while it closed its files
   if (relay_->leased_bytes() != 0) {
     oracle_.violation(std::to_string(relay_->leased_bytes()) + " bytes of the budget are gone after the stop");
   }
   if (world_.open_descriptors() != 0) {
     oracle_.violation(std::to_string(world_.open_descriptors()) + " descriptors are open after the stop");
   }
+  return true;
 }
 
 Outcome Run::go() {
@@ -512,8 +579,13 @@ Outcome Run::go() {
   const Instant give_up = world_.now() + drain_max + (oracle_.rules.hours_may_jump ? wall_steps_max : Duration::zero());
   live(world_.now() + 90s);
   probe();
-  while (!drained() && world_.now() < give_up && oracle_.violations().empty()) live(world_.now() + 5s);
-  const bool drained_in_time = drained();
+  // Twice: what failed this moment waits nowhere until its DSN is durable.
+  bool drained_in_time = false;
+  while (!drained_in_time && world_.now() < give_up && oracle_.violations().empty()) {
+    const bool before = drained();
+    live(world_.now() + 5s);
+    drained_in_time = before && drained();
+  }
   if (!drained_in_time && oracle_.violations().empty()) {
     oracle_.violation("not drained: " + std::to_string(relay_->waiting()) + " recipients wait, " +
                       std::to_string(clients_open_) + " clients, " + std::to_string(relay_->connections_out()) +
@@ -527,7 +599,12 @@ Outcome Run::go() {
   read_maildirs();
   look_for_quarantine();
   oracle_.judge(drained_in_time, world_.now());
-  if (drained_in_time && oracle_.violations().empty()) stop();
+  if (drained_in_time && oracle_.violations().empty()) {
+    if (relay_->buffers_lent() != 0) {
+      oracle_.violation(std::to_string(relay_->buffers_lent()) + " receive buffers are still lent after the drain");
+    }
+    if (!stop(stop_grace)) oracle_.violation("the last stop failed");
+  }
   if (const auto& breach = world_.first_breach()) oracle_.violation("breach of io::Loop's contract: " + *breach);
   clients_.clear();
   hops_.clear();
@@ -575,14 +652,25 @@ Scenario Scenario::of_seed(std::uint64_t seed) {
   made.few_descriptors = chance(10);
   made.page_cache = chance(10);
   made.dead_hop = chance(15);
+  made.stops = chance(35) ? 1 + static_cast<std::uint32_t>(random.below(3)) : 0;
+  made.other_shards = chance(50);
+  made.reloads = chance(20) ? 1 + static_cast<std::uint32_t>(random.below(3)) : 0;
   // Many segments' worth of mail, so that they are recycled and compacted while something old still waits.
   if (chance(15)) {
     made.messages = 150;
-    made.content_max = 190'000;
+    made.content_max = 240'000;
     made.shards = 1;
-    // The least that the configuration allows.
-    made.segment_bytes = 2u << 20;
+    // Below what the configuration allows, else all that a run has time for fills four or five. A record still holds
+    // what arrived since the last streamed chunk: 64 KiB and a receive buffer.
+    made.segment_bytes = 1280u << 10;
     made.dead_hop = true;
+    made.stops = std::max(made.stops, 1u);
+    // Mostly in fair weather: then all segments but the oldest, where mail for the dead site lies, are dead in no time.
+    if (chance(70)) {
+      made.network_trouble = made.moody_hops = made.moody_dns = made.rude_clients = false;
+      made.slow_disk = made.full_disk = made.few_descriptors = false;
+      made.stops = 1;
+    }
     made.little_memory = chance(40);
   }
   return made;
@@ -592,8 +680,10 @@ std::string Scenario::to_text() const {
   std::string text = std::to_string(shards) + " shards, " + std::to_string(messages) + " messages, limit " +
                      std::to_string(connections_per_path) + ", buffers " + std::to_string(receive_buffers) + "×" +
                      std::to_string(receive_buffer_bytes) + ", segments " + std::to_string(segment_bytes >> 10) +
-                     "K, mailboxes of " + std::to_string(mailbox_letters) + ", " + std::to_string(crashes) + " crashes";
-  const std::pair<bool, const char*> features[] = {{power_cuts && crashes > 0, "power cuts"},
+                     "K, mailboxes of " + std::to_string(mailbox_letters) + ", " + std::to_string(crashes) +
+                     " crashes, " + std::to_string(stops) + " stops, " + std::to_string(reloads) + " reloads";
+  const std::pair<bool, const char*> features[] = {{other_shards && crashes + stops > 0, "other numbers of shards"},
+                                                   {power_cuts && crashes > 0, "power cuts"},
                                                    {network_trouble, "network trouble"},
                                                    {disorder, "disorder"},
                                                    {rude_clients, "rude clients"},
@@ -623,11 +713,13 @@ std::vector<Scenario> Scenario::simpler() const {
   };
   with([](Scenario& s) { s.crashes = 0; });
   with([](Scenario& s) { s.crashes = s.crashes > 1 ? 1 : s.crashes; });
+  with([](Scenario& s) { s.stops = s.stops > 1 ? 1 : 0; });
+  with([](Scenario& s) { s.reloads = s.reloads > 1 ? 1 : 0; });
   for (bool Scenario::* feature :
-       {&Scenario::power_cuts, &Scenario::network_trouble, &Scenario::disorder, &Scenario::rude_clients,
-        &Scenario::moody_hops, &Scenario::moody_dns, &Scenario::slow_disk, &Scenario::write_errors,
-        &Scenario::full_disk, &Scenario::flipped_bits, &Scenario::wall_steps, &Scenario::few_descriptors,
-        &Scenario::little_memory, &Scenario::page_cache, &Scenario::dead_hop}) {
+       {&Scenario::other_shards, &Scenario::power_cuts, &Scenario::network_trouble, &Scenario::disorder,
+        &Scenario::rude_clients, &Scenario::moody_hops, &Scenario::moody_dns, &Scenario::slow_disk,
+        &Scenario::write_errors, &Scenario::full_disk, &Scenario::flipped_bits, &Scenario::wall_steps,
+        &Scenario::few_descriptors, &Scenario::little_memory, &Scenario::page_cache, &Scenario::dead_hop}) {
     with([&](Scenario& s) { s.*feature = false; });
   }
   with([](Scenario& s) { s.messages = s.messages / 2; });

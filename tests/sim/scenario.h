@@ -22,6 +22,9 @@ struct Scenario {
   std::uint32_t content_max = 60'000;
   std::uint32_t mailbox_letters = 128;
   std::uint32_t crashes = 0;
+  std::uint32_t stops = 0;       // orderly ones in the storm, each with a start behind it
+  std::uint32_t reloads = 0;     // of the configuration
+  bool other_shards = false;     // each start but the first takes another number of them, 1 … 4
   bool power_cuts = false;       // half of the crashes
   bool network_trouble = false;  // latency, pieces, lost connections, partitions
   bool disorder = false;         // of completions and turns

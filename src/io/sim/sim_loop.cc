@@ -330,6 +330,7 @@ void SimLoop::begin_slow(OperationId id) {
     return end(id, -EAGAIN);
   }
   const Duration takes = operation.task != nullptr ? std::chrono::microseconds(100) : world_.disk().latency();
+  if (operation.what == Operation::What::durable_write) world_.on_write_begun(takes);
   world_.at(world_.now() + takes, [this, id, alive = alive_] {
     if (!*alive || dead_) return;
     const auto found = operations_.find(id);

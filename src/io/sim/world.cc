@@ -125,6 +125,19 @@ void World::crash_at(std::uint64_t operation, bool power_cut) {
   power_cut_ = power_cut;
 }
 
+void World::crash_in_write(std::uint64_t write, bool power_cut) {
+  ++crash_plan_;
+  crash_in_write_ = write;
+  power_cut_ = power_cut;
+}
+
+void World::on_write_begun(Duration takes) {
+  if (crash_in_write_ == 0 || --crash_in_write_ != 0) return;
+  at(now_ + between(Duration::zero(), takes), [this, plan = crash_plan_] {
+    if (plan == crash_plan_ && !crashed_) crash();
+  });
+}
+
 bool World::tick() {
   if (crashed_) return false;
   ++operations_;
@@ -136,7 +149,7 @@ bool World::tick() {
 void World::crash() {
   note(power_cut_ ? "power cut" : "killed", operations_);
   crashed_ = true;
-  crash_at_ = 0;
+  crash_at_ = crash_in_write_ = 0;
   for (SimLoop* const loop : loops_) loop->die();
   if (power_cut_) disk_.cut_power();
 }
@@ -153,7 +166,8 @@ void World::end_process() {
   }
   crashed_ = false;
   power_cut_ = false;
-  crash_at_ = 0;
+  crash_at_ = crash_in_write_ = 0;
+  ++crash_plan_;
   note("the process has ended");
 }
 

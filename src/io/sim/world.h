@@ -106,6 +106,8 @@ class World {
   // The process dies at the n-th operation from now, whatever it is doing then: nothing that it starts, sends or
   // writes afterwards has any effect. 0: it does not. `power_cut`: the machine dies with it, and with its page cache.
   void crash_at(std::uint64_t operation, bool power_cut);
+  // The same in the middle of the n-th durable write from now (0: of none): seldom met by counting operations.
+  void crash_in_write(std::uint64_t write, bool power_cut);
   [[nodiscard]] bool crashed() const { return crashed_; }
   // Operations counted so far: the unit of crash_at().
   [[nodiscard]] std::uint64_t operations() const { return operations_; }
@@ -134,6 +136,8 @@ class World {
   void set_descriptors_max(std::size_t most) { options_.descriptors_max = most; }
   [[nodiscard]] bool descriptors_left() const { return open_ < options_.descriptors_max; }
 
+  // A durable write has begun; it ends in `takes` at the earliest.
+  void on_write_begun(Duration takes);
   // Counts an operation, and crashes if it is the one. True: the process lives.
   bool tick();
   // For loops that run by themselves: events until `until`, or until enough() says so.
@@ -175,6 +179,8 @@ class World {
   std::vector<Attached> attached_;
   std::uint64_t operations_ = 0;
   std::uint64_t crash_at_ = 0;
+  std::uint64_t crash_in_write_ = 0;  // durable writes to go
+  std::uint64_t crash_plan_ = 0;      // one that has been replaced, or whose process has ended, is void
   bool power_cut_ = false;
   bool crashed_ = false;
   std::optional<std::string> breach_;
