@@ -2,7 +2,7 @@
 from summary import number, ranged, summarize
 
 COLUMNS = (("relay", None), ("delivered a second", "rate"), ("CPU a message, µs", "cpu"), ("context switches", "switches"),
-           ("device flushes", "flushes"), ("device writes", "writes"), ("peak memory, MiB", "memory"))
+           ("device flushes", "flushes"), ("device writes", "writes"), ("memory held, MiB", "memory"))
 
 
 def table(header, rows):

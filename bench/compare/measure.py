@@ -16,7 +16,7 @@ import relays
 
 CLONE_NEWNS, CLONE_NEWNET = 0x00020000, 0x40000000
 END_SECONDS = 30  # of patience with postern-bench, which itself has 10 with the relay
-WARM_UP = 200     # messages
+WARM_UP = 100     # messages
 
 
 class PlaceError(Exception):
@@ -24,32 +24,37 @@ class PlaceError(Exception):
 
 
 def enter_own_network():
-    """From here on this process and its children have a network namespace with nothing but loopback, where 198.18.0.0/15
-    are addresses of this machine, and mounts that nobody else sees."""
+    """From here on this process and its children have a network namespace that leads nowhere, where 198.18.0.0/15 are
+    addresses of this machine, and mounts that nobody else sees."""
     library = ctypes.CDLL(None, use_errno=True)
     if library.unshare(CLONE_NEWNET | CLONE_NEWNS) != 0:
         raise PlaceError(f"no network namespace of our own: {os.strerror(ctypes.get_errno())}; this needs root")
     for command in (["mount", "--make-rprivate", "/"], ["ip", "link", "set", "lo", "up"],
-                    ["ip", "route", "add", "local", "198.18.0.0/15", "dev", "lo"]):
+                    ["ip", "route", "add", "local", "198.18.0.0/15", "dev", "lo"],
+                    # With loopback alone OpenSMTPD finds no host to have an address (AI_ADDRCONFIG): one end of a pair whose
+                    # other end is down and in the same namespace.
+                    ["ip", "link", "add", "nowhere", "type", "veth", "peer", "name", "nobody"],
+                    ["ip", "address", "add", "198.19.255.254/32", "dev", "nowhere"], ["ip", "link", "set", "nowhere", "up"]):
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode != 0:
             raise PlaceError(f"{' '.join(command)}: {done.stderr.strip()}")
 
 
 def end(process, patience):
-    """SIGTERM, patience, SIGKILL; to this process alone."""
-    if process.poll() is None:
-        process.terminate()
+    """SIGTERM, a second one (with which postern-bench waits for nothing more), patience, SIGKILL; to this process alone."""
+    for wait, send in ((1, process.terminate), (patience, process.terminate), (None, process.kill)):
+        if process.poll() is not None:
+            return
+        send()
         try:
-            process.wait(patience)
+            process.wait(wait)
         except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+            continue
 
 
-def dies_with_us():
-    """In a child before it executes: SIGKILL when the parent is gone."""
-    ctypes.CDLL(None).prctl(1, signal.SIGKILL)
+def ends_with_us():
+    """In a child before it executes: SIGTERM when the parent is gone, whatever ended it."""
+    ctypes.CDLL(None).prctl(1, signal.SIGTERM)
 
 
 class NameServer:
@@ -62,7 +67,7 @@ class NameServer:
             file.write(jobs.zone())
         self.log = open(os.path.join(folder, "nsd.log"), "wb")  # pylint: disable=consider-using-with
         self.process = subprocess.Popen(roots.enter(relay, ["nsd", "-d", "-c", "/relay/nsd.conf"], [(zones, "/zones")]),
-                                        stdin=subprocess.DEVNULL, stdout=self.log, stderr=self.log, preexec_fn=dies_with_us)
+                                        stdin=subprocess.DEVNULL, stdout=self.log, stderr=self.log, preexec_fn=ends_with_us)
         until = time.monotonic() + 20
         while not self.answers():
             if self.process.poll() is not None or time.monotonic() > until:
@@ -117,12 +122,10 @@ class Bench:
         limit = 90 + 2 * (self.seconds + self.drain) + END_SECONDS
         with open(log, "wb") as errors:
             process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors,
-                                       preexec_fn=dies_with_us)
+                                       preexec_fn=ends_with_us)
             try:
                 output, _ = process.communicate(timeout=limit)
             except subprocess.TimeoutExpired:
-                process.send_signal(signal.SIGTERM)
-                time.sleep(1)  # the second one ends waiting for deliveries too, with a report
                 end(process, END_SECONDS)
                 output = process.stdout.read()
                 run["late"] = True
@@ -142,12 +145,15 @@ class Bench:
 
 def remove_groups(pid):
     """postern-bench removes its cgroups; one that had to be killed does not, and leaves the relay in them."""
-    for folder in glob.glob(f"/sys/fs/cgroup/postern-bench.{pid}*") + glob.glob(f"/sys/fs/cgroup/*/postern-bench.{pid}*"):
+    patterns = [f"/sys/fs/cgroup{below}/postern-bench.{pid}{more}" for below in ("", "/*") for more in ("", ".*")]
+    for folder in (folder for pattern in patterns for folder in glob.glob(pattern)):
         try:
-            for process in relays.read(os.path.join(folder, "cgroup.procs")).split():
-                os.kill(int(process), signal.SIGKILL)
             until = time.monotonic() + 5
-            while relays.read(os.path.join(folder, "cgroup.procs")).split() and time.monotonic() < until:
+            while processes := relays.read(os.path.join(folder, "cgroup.procs")).split():
+                for process in processes:
+                    os.kill(int(process), signal.SIGKILL)
+                if time.monotonic() > until:
+                    break
                 time.sleep(0.05)
             os.rmdir(folder)
         except OSError:

@@ -18,7 +18,7 @@ FIGURES = {
     "writes": ("relay", "device_writes_per_message"),
     "bytes": ("relay", "device_bytes_per_message"),
     "flushes": ("relay", "device_flushes_per_message"),
-    "memory": ("relay", "peak_resident_bytes"),
+    "memory": ("relay", "peak_anonymous_bytes"),
     "own_cpu": ("own_cpu_us_per_message",),
 }
 
