@@ -69,7 +69,7 @@ def troubles(runs, drain):
     if unanswered := total("source", "unanswered"):
         said.append(f"not answered: {unanswered}")
     if failed := total("source", "connections_failed"):
-        said.append(f"connections that failed: {failed}")
+        said.append(f"connections that failed, or were not greeted while there was load: {failed}")
     if late := sum(1 for run in runs if run.get("late")):
         said.append(f"had to be stopped in {late} of {len(runs)} runs")
     for run in runs:
