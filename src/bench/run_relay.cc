@@ -100,6 +100,38 @@ class Subject {
   std::string device_;
 };
 
+// The most memory that the relay held, looked at ten times a second while mail is sent.
+class MemoryPeak {
+ public:
+  explicit MemoryPeak(const ControlGroup* group) : group_(group) {}
+  void look(Instant now) {
+    if (group_ == nullptr || now < next_) return;
+    next_ = now + std::chrono::milliseconds(100);
+    const std::optional<std::uint64_t> held = group_->anonymous_memory_bytes();
+    if (held && *held > peak_.value_or(0)) peak_ = held;
+  }
+  // nullopt: it cannot be seen without a cgroup.
+  [[nodiscard]] std::optional<std::uint64_t> bytes() const { return peak_; }
+
+ private:
+  const ControlGroup* group_;
+  Instant next_{};
+  std::optional<std::uint64_t> peak_;
+};
+
+// Of the relay's processes and of those that they start from now on.
+struct Counters {
+  StatusOr<std::unique_ptr<EventCounter>> system_calls;
+  StatusOr<std::unique_ptr<EventCounter>> context_switches;
+};
+
+Counters attach_counters(const Subject& subject) {
+  const Status nobody = error(StatusCode::kUnavailable, "neither --command nor --pid was given");
+  if (!subject.known()) return {nobody, nobody};
+  return {EventCounter::attach(EventCounter::Event::system_calls, subject.processes()),
+          EventCounter::attach(EventCounter::Event::context_switches, subject.processes())};
+}
+
 struct Snapshot {
   Usage usage;
   std::optional<Disk> disk;
@@ -129,7 +161,7 @@ void drain(Engine& engine, const Ledger& ledger, Duration patience, Progress& pr
 }
 
 Json relay_figures(const Subject& subject, const Snapshot& before, const Snapshot& after, double messages,
-                   const StatusOr<std::unique_ptr<SystemCallCounter>>& calls) {
+                   const Counters& counters, const MemoryPeak& memory) {
   Json made = Json::object();
   if (subject.known()) {
     const Usage& a = before.usage;
@@ -139,12 +171,15 @@ Json relay_figures(const Subject& subject, const Snapshot& before, const Snapsho
     made["user_cpu_us_per_message"] = per(b.user_us - a.user_us, messages);
     made["system_cpu_us_per_message"] = per(b.system_us - a.system_us, messages);
     made["context_switches_per_message"] =
-        per(static_cast<double>(b.context_switches) - static_cast<double>(a.context_switches), messages);
-    if (calls.ok()) {
-      made["system_calls_per_message"] = per(static_cast<double>((*calls)->count()), messages);
+        per(counters.context_switches.ok()
+                ? static_cast<double>((*counters.context_switches)->count())
+                : static_cast<double>(b.context_switches) - static_cast<double>(a.context_switches),
+            messages);
+    if (counters.system_calls.ok()) {
+      made["system_calls_per_message"] = per(static_cast<double>((*counters.system_calls)->count()), messages);
     } else {
       made["system_calls_per_message"] = nullptr;
-      made["system_calls_not_counted"] = std::string(message_of(calls.status()));
+      made["system_calls_not_counted"] = std::string(message_of(counters.system_calls.status()));
     }
     if (a.disk_bytes_written && b.disk_bytes_written) {
       made["disk_bytes_per_message"] =
@@ -154,6 +189,7 @@ Json relay_figures(const Subject& subject, const Snapshot& before, const Snapsho
         subject.group() == nullptr ? std::nullopt : subject.group()->peak_memory_bytes();
     made["peak_resident_bytes"] = peak_memory_of(processes);
     if (in_group) made["peak_memory_bytes"] = *in_group;  // with page cache and kernel memory
+    if (memory.bytes()) made["peak_anonymous_bytes"] = *memory.bytes();
     made["processes"] = processes.size();
     made["measured_by"] = subject.group() == nullptr ? std::string("/proc") : std::string(subject.group()->name());
   }
@@ -212,15 +248,14 @@ int run_relay(const RelayArguments& arguments) {
   }
 
   sink.begin_anew(ledger);
-  const StatusOr<std::unique_ptr<SystemCallCounter>> calls =
-      subject.known() ? SystemCallCounter::attach(subject.processes())
-                      : error(StatusCode::kUnavailable, "neither --command nor --pid was given");
+  const Counters counters = attach_counters(subject);
+  MemoryPeak memory(subject.group());
   const Snapshot before = take_snapshot(subject, engine);
   OwnUsage own;
   own.start();
   Source source(engine, *options, &ledger);
   source.start();
-  drive(engine, source, progress, {});
+  drive(engine, source, progress, [&] { memory.look(engine.loop->now()); });
   drain(engine, ledger, *patience, progress);
   const double own_cpu = own.cpu_us();
   const Snapshot after = take_snapshot(subject, engine);
@@ -233,7 +268,7 @@ int run_relay(const RelayArguments& arguments) {
       ledger.counts().arrived == 0
           ? 0.0
           : per(static_cast<double>(ledger.counts().arrived) / options->content.recipients, seconds);
-  report["relay"] = relay_figures(subject, before, after, messages, calls);
+  report["relay"] = relay_figures(subject, before, after, messages, counters, memory);
   report["source"] = to_json(source, *options);
   report["transit_ms"] = milliseconds(ledger.transit());
   Json came = to_json(sink.counts());

@@ -81,6 +81,10 @@ void Source::on_turn() {
     idle_.pop_back();
     session->wake();
   }
+  // Some relays greet a part of their clients minutes late: with nothing left to send, nobody waits for that.
+  if (finished(now)) {
+    for (const auto& session : sessions_) session->leave_unused(now);
+  }
 }
 
 void Source::on_result(const Job& job, Instant begun_at, std::uint64_t bytes, const smtp::DeliveryResult& result,

@@ -44,6 +44,12 @@ void SourceSession::wake() {
   pump();
 }
 
+void SourceSession::leave_unused(Instant now) {
+  if (!connected_ || closing_ || job_ || begun_ || session_.greeted()) return;
+  session_.quit(now);
+  pump();
+}
+
 void SourceSession::on_connected() {
   ++source_.counts_.connections;
   connected_ = true;

@@ -23,6 +23,8 @@ class SourceSession final : public net::ConnectionUser, private TimerHandler {
   void connect();
   // A message is due, or none will come any more: only for one that waits in Source::idle_.
   void wake();
+  // Ends a connection that has not been greeted and has no message to wait for.
+  void leave_unused(Instant now);
 
   // --- net::ConnectionUser
   void on_connected() override;

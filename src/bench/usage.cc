@@ -4,6 +4,7 @@
 #include <cerrno>
 #include <cstdlib>
 #include <cstring>
+#include <ctime>
 #include <fcntl.h>
 #include <filesystem>
 #include <fstream>
@@ -90,11 +91,26 @@ Mounts cgroup_mounts() {
   return found;
 }
 
-// A new group in that hierarchy; "" when it cannot be made.
+// A new group in that hierarchy; "" when it cannot be made. Never one that is there: in another process namespace the
+// same id is somebody else's, and his relay's CPU would be counted as ours.
 std::string make_group(const std::string& mount) {
+  constexpr int tries = 16;
   if (mount.empty()) return {};
-  const std::string folder = mount + "/postern-bench." + std::to_string(::getpid());
-  return ::mkdir(folder.c_str(), 0755) == 0 || errno == EEXIST ? folder : std::string();
+  const std::string base = mount + "/postern-bench." + std::to_string(::getpid());
+  for (int i = 0; i < tries; ++i) {
+    const std::string folder = i == 0 ? base : base + "." + std::to_string(i);
+    if (::mkdir(folder.c_str(), 0755) == 0) return folder;
+    if (errno != EEXIST) break;
+  }
+  return {};
+}
+
+// A process that was killed leaves its group a moment after the group's list of processes has no more of it.
+void remove_group(const std::string& folder) {
+  constexpr timespec pause{.tv_sec = 0, .tv_nsec = 10'000'000};
+  constexpr int pauses_max = 200;
+  if (folder.empty()) return;
+  for (int i = 0; i < pauses_max && ::rmdir(folder.c_str()) != 0 && errno == EBUSY; ++i) ::nanosleep(&pause, nullptr);
 }
 
 }  // namespace
@@ -120,8 +136,8 @@ std::unique_ptr<ControlGroup> ControlGroup::make() {
 }
 
 ControlGroup::~ControlGroup() {
-  if (!memory_folder_.empty() && memory_folder_ != cpu_folder_) ::rmdir(memory_folder_.c_str());
-  if (!cpu_folder_.empty()) ::rmdir(cpu_folder_.c_str());
+  if (memory_folder_ != cpu_folder_) remove_group(memory_folder_);
+  remove_group(cpu_folder_);
 }
 
 bool ControlGroup::enter() const {
@@ -168,6 +184,14 @@ std::optional<std::uint64_t> ControlGroup::peak_memory_bytes() const {
     }
   }
   return std::nullopt;
+}
+
+std::optional<std::uint64_t> ControlGroup::anonymous_memory_bytes() const {
+  if (memory_folder_.empty()) return std::nullopt;
+  const std::optional<std::string> text = read_file(memory_folder_ + "/memory.stat");
+  if (!text) return std::nullopt;
+  const std::optional<std::uint64_t> unified = field(*text, "anon");
+  return unified ? unified : field(*text, "rss");  // v1
 }
 
 std::vector<pid_t> ControlGroup::processes() const {
@@ -268,45 +292,59 @@ StatusOr<Disk> disk_of(const std::string& device) {
   return error(StatusCode::kNotFound, "no device " + device);
 }
 
-// --- system calls ----------------------------------------------------------------------------------------------------
+// --- events ----------------------------------------------------------------------------------------------------------
 
-StatusOr<std::unique_ptr<SystemCallCounter>> SystemCallCounter::attach(const std::vector<pid_t>& processes) {
-  std::optional<std::uint64_t> id;
+namespace {
+
+StatusOr<perf_event_attr> attributes_of(EventCounter::Event event) {
+  perf_event_attr made{};
+  made.size = sizeof made;
+  made.inherit = 1;
+  if (event == EventCounter::Event::context_switches) {
+    made.type = PERF_TYPE_SOFTWARE;
+    made.config = PERF_COUNT_SW_CONTEXT_SWITCHES;
+    return made;
+  }
   for (const char* root : {"/sys/kernel/tracing", "/sys/kernel/debug/tracing"}) {
     const auto text = read_file(std::string(root) + "/events/raw_syscalls/sys_enter/id");
-    if (text && !id) id = parse_uint<std::uint64_t>(trim(std::string_view(*text).substr(0, text->find('\n'))));
+    const auto id =
+        text ? parse_uint<std::uint64_t>(trim(std::string_view(*text).substr(0, text->find('\n')))) : std::nullopt;
+    if (!id) continue;
+    made.type = PERF_TYPE_TRACEPOINT;
+    made.config = *id;
+    return made;
   }
-  if (!id) {
-    return error(StatusCode::kUnavailable,
-                 "no tracepoint raw_syscalls:sys_enter (root, a kernel with tracing and a mounted tracefs have it)");
-  }
-  std::unique_ptr<SystemCallCounter> made(new SystemCallCounter);
-  perf_event_attr attributes{};
-  attributes.type = PERF_TYPE_TRACEPOINT;
-  attributes.size = sizeof attributes;
-  attributes.config = *id;
-  attributes.inherit = 1;
+  return error(StatusCode::kUnavailable,
+               "no tracepoint raw_syscalls:sys_enter (root, a kernel with tracing and a mounted tracefs have it)");
+}
+
+}  // namespace
+
+StatusOr<std::unique_ptr<EventCounter>> EventCounter::attach(Event event, const std::vector<pid_t>& processes) {
+  StatusOr<perf_event_attr> attributes = attributes_of(event);
+  if (!attributes.ok()) return attributes.status();
+  std::unique_ptr<EventCounter> made(new EventCounter);
   for (const pid_t process : processes) {
     std::error_code trouble;
     for (const fs::directory_entry& entry : fs::directory_iterator(process_file(process, "task"), trouble)) {
       const auto thread = parse_uint<std::uint32_t>(entry.path().filename().native());
       if (!thread) continue;
-      const long event =
-          ::syscall(SYS_perf_event_open, &attributes, static_cast<pid_t>(*thread), -1, -1, PERF_FLAG_FD_CLOEXEC);
-      if (event < 0 && errno != ESRCH) {
+      const long opened =
+          ::syscall(SYS_perf_event_open, &*attributes, static_cast<pid_t>(*thread), -1, -1, PERF_FLAG_FD_CLOEXEC);
+      if (opened < 0 && errno != ESRCH) {
         return error(StatusCode::kUnavailable, std::string("perf_event_open: ") + std::strerror(errno));
       }
-      if (event >= 0) made->events_.push_back(static_cast<int>(event));
+      if (opened >= 0) made->events_.push_back(static_cast<int>(opened));
     }
   }
   return made;
 }
 
-SystemCallCounter::~SystemCallCounter() {
+EventCounter::~EventCounter() {
   for (const int event : events_) ::close(event);
 }
 
-std::uint64_t SystemCallCounter::count() const {
+std::uint64_t EventCounter::count() const {
   std::uint64_t sum = 0;
   for (const int event : events_) {
     std::uint64_t value = 0;

@@ -2,7 +2,8 @@
 // cgroup of its own (v2, else v1) when one could be made, else from /proc for the process and its descendants.
 //
 // A cgroup counts processes that have ended too; /proc knows them as far as their parents have waited for them. Context
-// switches and bytes written come from /proc in any case: those of processes that have ended are missing.
+// switches are counted by EventCounter where that is allowed, since some relays fork a process for each message; those
+// of Usage, and bytes written in any case, come from /proc: of processes that have ended they miss all.
 #pragma once
 
 #include <cstdint>
@@ -48,6 +49,8 @@ class ControlGroup {
   // CPU only; nullopt when it cannot be read.
   [[nodiscard]] std::optional<Usage> cpu() const;
   [[nodiscard]] std::optional<std::uint64_t> peak_memory_bytes() const;
+  // What processes hold of memory now, without files in the page cache: those of a queue would be most of it.
+  [[nodiscard]] std::optional<std::uint64_t> anonymous_memory_bytes() const;
   // All processes in it.
   [[nodiscard]] std::vector<pid_t> processes() const;
 
@@ -69,19 +72,22 @@ class ControlGroup {
 [[nodiscard]] StatusOr<std::string> device_of(const std::string& folder);
 [[nodiscard]] StatusOr<Disk> disk_of(const std::string& device);
 
-// Counts system calls of processes that exist now, their threads and children to come. Needs the tracepoint
-// raw_syscalls:sys_enter: root, and a kernel with tracing.
-class SystemCallCounter {
+// Counts one kind of event in processes that exist now, their threads and children to come, by perf_event_open(2).
+class EventCounter {
  public:
+  enum class Event : std::uint8_t {
+    system_calls,      // needs the tracepoint raw_syscalls:sys_enter: root, and a kernel with tracing
+    context_switches,  // needs root, or kernel.perf_event_paranoid of 1 or less
+  };
   // kUnavailable says why not.
-  [[nodiscard]] static StatusOr<std::unique_ptr<SystemCallCounter>> attach(const std::vector<pid_t>& processes);
-  ~SystemCallCounter();
-  SystemCallCounter(const SystemCallCounter&) = delete;
-  SystemCallCounter& operator=(const SystemCallCounter&) = delete;
+  [[nodiscard]] static StatusOr<std::unique_ptr<EventCounter>> attach(Event event, const std::vector<pid_t>& processes);
+  ~EventCounter();
+  EventCounter(const EventCounter&) = delete;
+  EventCounter& operator=(const EventCounter&) = delete;
   [[nodiscard]] std::uint64_t count() const;
 
  private:
-  SystemCallCounter() = default;
+  EventCounter() = default;
   std::vector<int> events_;
 };
 

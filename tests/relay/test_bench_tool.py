@@ -4,6 +4,7 @@ import os
 import re
 import signal
 import subprocess
+import time
 import unittest
 
 from harness import POSTERN, RelayTest, free_port, wait_until
@@ -59,6 +60,16 @@ class BenchTool(RelayTest):
         came = json.loads(sink.communicate(timeout=30)[0])
         self.assertEqual((came["arrived"], came["lost"]), (7, 3))
         self.assertEqual(sink.returncode, 1)
+
+    def test_a_connection_that_is_not_greeted_holds_nothing_up(self):
+        sink, port = self.started_sink("--delay", "connect=100s@50%")
+        started = time.monotonic()
+        code, sent = run_bench("source", f"127.0.0.1:{port}", "--count", "200", "--sessions", "16")
+        self.assertLess(time.monotonic() - started, 50)
+        self.assertEqual((code, sent["accepted"]), (0, 200), sent)
+        self.assertGreater(sent["connections_failed"], 0)
+        sink.send_signal(signal.SIGTERM)
+        self.assertEqual(json.loads(sink.communicate(timeout=30)[0])["arrived"], 200)
 
     def test_around_a_running_relay(self):
         hop = free_port()
