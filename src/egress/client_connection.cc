@@ -109,7 +109,7 @@ void ClientConnection::on_content_ready() {
 void ClientConnection::on_timer(Timer& /*timer*/, Instant now) {
   if (state_ != State::open) return;
   if (counted_idle_) {
-    close_idle(true);
+    quit();
     return;
   }
   session_.on_deadline(now);
@@ -293,25 +293,17 @@ void ClientConnection::out_of_hosts() {
   end_of_connection();
 }
 
-void ClientConnection::close_idle(bool tell) {
+void ClientConnection::quit() {
   POSTERN_CHECK(delivery_ == nullptr && state_ == State::open);
   unlink();
   counted_idle_ = false;
+  go();
   session_.quit(egress_.loop_.now());
-  if (tell) {
-    go();
-    pump();
-    return;
-  }
-  // Its place is given away already, so 221 is not waited for.
-  if (!send_in_flight_) flush();
-  close_connection();
+  pump();
 }
 
-// As above: its place is given away, and whoever gets it connects at once.
-void ClientConnection::count_as_closed() {
-  unlink();
-  tell_idle_closed_ = false;
+void ClientConnection::quit_at_once() {
+  if (counted_idle_) quit();
   if (state_ == State::open) close_connection();
 }
 

@@ -37,10 +37,10 @@ class ClientConnection final : public net::ConnectionUser,
 
   // On a fresh object, an idle connection, or one that was idle and is going.
   void deliver(Delivery& delivery);
-  // An idle connection says QUIT and goes; `tell`: on_idle_closed() when it is gone.
-  void close_idle(bool tell);
-  // One that is going: on_idle_closed() is not called for it after all, and it closes now.
-  void count_as_closed();
+  // An idle connection says QUIT and goes; on_idle_closed() when it is gone.
+  void quit();
+  // The same for one that is idle or going, without waiting for 221: others wait for its place.
+  void quit_at_once();
   void abort();
 
   [[nodiscard]] mail::SiteId site() const { return site_; }

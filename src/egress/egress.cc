@@ -94,18 +94,20 @@ void Egress::close_idle(mail::SiteId site, std::uint32_t count) {
   const auto pool = pools_.find(site);
   if (pool == pools_.end()) return;
   for (; count > 0; --count) {
-    if (ClientConnection* const idle = pool->second->idle.back()) {
-      idle->close_idle(false);
-    } else if (ClientConnection* const going = pool->second->going.front()) {
-      going->count_as_closed();
-    }
+    // Those that go already stand in the order in which they began to; they are told in turn.
+    ClientConnection* client = pool->second->idle.back();
+    if (client == nullptr) client = pool->second->going.front();
+    if (client == nullptr) return;
+    client->quit_at_once();
+    client->unlink();
+    pool->second->going.push_back(*client);
   }
 }
 
 void Egress::close_all_idle() {
   closing_ = true;
   clients_.for_each([](SlotId, ClientConnection& client) {
-    if (client.is_idle()) client.close_idle(true);
+    if (client.is_idle()) client.quit();
   });
 }
 

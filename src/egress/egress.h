@@ -73,9 +73,9 @@ class Egress final : private net::CompletionHandler {
 
   // Begins the attempt, on an idle connection to its site or on a new one. The delivery stays lent until on_outcomes().
   void start(Delivery& delivery);
-  // Closes up to `count` idle connections; on_idle_closed() is not called for them.
+  // Closes up to `count` idle connections without waiting for 221; on_idle_closed() for each when it is gone.
   void close_idle(mail::SiteId site, std::uint32_t count);
-  void close_all_idle();  // on_idle_closed() is called
+  void close_all_idle();
 
   [[nodiscard]] std::size_t open_connections() const { return clients_.size(); }
   [[nodiscard]] std::size_t deliveries() const { return deliveries_; }

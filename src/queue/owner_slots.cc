@@ -54,8 +54,14 @@ void OwnerSlots::on_connecting(SiteId site, Instant now) {
   POSTERN_CHECK(path.starting > 0);
   --path.starting;
   ++path.busy;
-  if (path.idle > 0) --path.idle;
-  settle(site, path, now);
+  std::uint32_t back = 0;
+  if (path.idle > 0) {
+    --path.idle;
+  } else if (path.closing > 0) {
+    --path.closing;
+    back = 1;
+  }
+  settle(site, path, now, back);
 }
 
 void OwnerSlots::on_start_void(SiteId site, Instant now) {
@@ -75,11 +81,14 @@ void OwnerSlots::on_delivery_done(SiteId site, bool connection_kept, Instant now
 
 void OwnerSlots::on_idle_closed(SiteId site, Instant now) {
   Path& path = paths_[site];
-  if (path.idle == 0) {
-    spare_a_close(site);
-  } else {
-    --path.idle;
+  // Whether it closed by itself or was told to: what counts is how many are open.
+  if (path.closing > 0) {
+    --path.closing;
+    settle(site, path, now, 1);
+    return;
   }
+  POSTERN_CHECK(path.idle > 0, "an idle connection closed that was not counted");
+  --path.idle;
   settle(site, path, now);
 }
 
@@ -115,18 +124,19 @@ void OwnerSlots::on_deadline(Instant now) {
 
 std::uint32_t OwnerSlots::slots_held(SiteId site) const {
   const auto it = paths_.find(site);
-  return it == paths_.end() ? 0 : it->second.granted;
+  return it == paths_.end() ? 0 : it->second.granted + it->second.closing;
 }
 
-void OwnerSlots::settle(SiteId site, Path& path, Instant now) {
+void OwnerSlots::settle(SiteId site, Path& path, Instant now, std::uint32_t back) {
   const bool held = path.backoff.held(now);
 
   const std::uint32_t running = path.busy + path.starting;
 
   // Slots that others wait for go first, also before work that is ready here: the home has counted.
-  std::uint32_t back = std::min(path.recalled, path.granted - running);
-  path.recalled -= back;
-  path.granted -= back;
+  const std::uint32_t recalled = std::min(path.recalled, path.granted - running);
+  path.recalled -= recalled;
+  path.granted -= recalled;
+  back += recalled;
 
   // One at a time: on_started() tells whether there is more.
   if (path.ready && !held && running < path.granted && !(path.backoff.probing() && running > 0)) {
@@ -145,6 +155,8 @@ void OwnerSlots::settle(SiteId site, Path& path, Instant now) {
   if (in_use(path) > path.granted) {
     const std::uint32_t close = in_use(path) - path.granted;
     path.idle -= close;
+    path.closing += close;
+    back -= close;
     outputs_.push(CloseIdle{.site = site, .connections = close});
   }
 
@@ -170,7 +182,7 @@ void OwnerSlots::settle(SiteId site, Path& path, Instant now) {
   // its end as a timer would be due for ever.
   if (path.granted == running || path.window_end <= now) path.window_end = never;
   set_timer(site, path, std::min(timer, path.window_end));
-  if (path.timer == never && path.granted == 0 && !path.ready && !path.asked) paths_.erase(site);
+  if (path.timer == never && path.granted + path.closing == 0 && !path.ready && !path.asked) paths_.erase(site);
 }
 
 // Of `unused` idle connections, those that may go: as many as were unused throughout the last window.
@@ -184,16 +196,6 @@ std::uint32_t OwnerSlots::unused_for_long(Path& path, std::uint32_t unused, Inst
   if (path.window_end <= now) go = std::exchange(path.unused_min, unused - std::min(path.unused_min, unused));
   if (path.window_end == never || path.window_end <= now) path.window_end = unused > go ? now + idle_window : never;
   return go;
-}
-
-void OwnerSlots::spare_a_close(SiteId site) {
-  for (Output& output : outputs_.waiting()) {
-    CloseIdle* const close = std::get_if<CloseIdle>(&output);
-    if (close == nullptr || close->site != site || close->connections == 0) continue;
-    --close->connections;
-    return;
-  }
-  POSTERN_CHECK(false, "an idle connection closed that was not counted");
 }
 
 void OwnerSlots::set_timer(SiteId site, Path& path, Instant at) {

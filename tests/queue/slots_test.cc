@@ -76,6 +76,7 @@ class Simulation {
       return true;
     }
     if (what == 3 && random_.below(3) == 0) close_some_idle();
+    if (random_.below(4) == 0) end_closing();
     if (!full.empty() || !running_.empty() || !answers_.empty()) return true;
     const bool late = late_;
     carry_all();
@@ -85,6 +86,7 @@ class Simulation {
   void pass(Duration time) {
     now_.monotonic += time;
     now_.wall += time;
+    end_closing();
     for (ShardIndex i = 0; i < options_.shards; ++i) {
       Shard& shard = *shards_[i];
       while (shard.queue.next_deadline() <= now_.monotonic) shard.queue.on_deadline(now_);
@@ -135,7 +137,8 @@ class Simulation {
     OwnerSlots slots;
     SlotBroker broker;
     Random random;
-    std::map<SiteId, std::uint32_t> idle;  // the pool of open idle connections
+    std::map<SiteId, std::uint32_t> idle;     // the pool of open idle connections
+    std::map<SiteId, std::uint32_t> closing;  // those told to close, open until then
   };
   struct Running {
     ShardIndex at = 0;
@@ -165,11 +168,15 @@ class Simulation {
   }
   void closed(SiteId site) { --open_[site.value]; }
 
-  // Uses an idle connection if there is one.
+  // Uses an idle connection if there is one, else the place of one that closes.
   void connect(Shard& shard, SiteId site) {
     auto& idle = shard.idle[site];
+    auto& closing = shard.closing[site];
     if (idle > 0) {
       --idle;
+    } else if (closing > 0) {
+      --closing;
+      ++connects_;
     } else {
       opened(site);
     }
@@ -223,9 +230,9 @@ class Simulation {
     }
   }
   void carry(ShardIndex at, const OwnerSlots::CloseIdle& close) {
-    for (std::uint32_t i = 0; i < close.connections; ++i) {
-      ASSERT_GT(shards_[at]->idle[close.site]--, 0u);
-      closed(close.site);
+    for (std::uint32_t i = 0; i < close.connections && shards_[at]->idle[close.site] > 0; ++i) {
+      --shards_[at]->idle[close.site];
+      ++shards_[at]->closing[close.site];
     }
   }
   template <class ToHome>
@@ -333,6 +340,19 @@ class Simulation {
       shard.broker.on_delivery_done(site, kept, now_.monotonic);
     }
     drive(running.at);
+  }
+
+  void end_closing() {
+    for (ShardIndex i = 0; i < options_.shards; ++i) {
+      Shard& shard = *shards_[i];
+      for (auto& [site, closing] : shard.closing) {
+        for (; closing > 0; --closing) {
+          closed(site);
+          shard.slots.on_idle_closed(site, now_.monotonic);
+        }
+      }
+      drive(i);
+    }
   }
 
   void close_some_idle() {
@@ -473,10 +493,38 @@ TEST(OwnerSlots, AnIdleConnectionThatOthersWaitForGoesWhenItWasNotNeededForAWhil
   with.now += OwnerSlots::idle_window;
   with.slots.on_deadline(with.now);
   EXPECT_EQ(std::get<OwnerSlots::CloseIdle>(*with.slots.take_output()).connections, 1u);
+  EXPECT_FALSE(with.slots.take_output()) << "it is open yet";
+  EXPECT_EQ(with.slots.slots_held(TwoConnections::site), 2u);
+  EXPECT_EQ(with.slots.next_deadline(), never);
+  with.slots.on_idle_closed(TwoConnections::site, with.now);
   EXPECT_EQ(std::get<SlotReturn>(*with.slots.take_output()).slots, 1u);
   EXPECT_FALSE(with.slots.take_output());
   EXPECT_EQ(with.slots.slots_held(TwoConnections::site), 1u);
-  EXPECT_EQ(with.slots.next_deadline(), never);
+}
+
+TEST(OwnerSlots, WorkThatComesWhileTheLastConnectionClosesWaitsForASlot) {
+  TwoConnections with;
+  with.slots.on_delivery_done(TwoConnections::site, true, with.now);
+  with.now += OwnerSlots::idle_window;
+  with.slots.on_deadline(with.now);
+  while (with.slots.take_output()) continue;
+  with.now += OwnerSlots::idle_window;
+  with.slots.on_deadline(with.now);
+  while (with.slots.take_output()) continue;
+  ASSERT_EQ(with.slots.slots_held(TwoConnections::site), 2u) << "both are closing";
+  with.slots.on_ready(TwoConnections::site, with.now);
+  EXPECT_TRUE(std::holds_alternative<Notice>(*with.slots.take_output()));
+  EXPECT_FALSE(with.slots.take_output());
+  with.slots.on_idle_closed(TwoConnections::site, with.now);
+  EXPECT_EQ(std::get<SlotReturn>(*with.slots.take_output()).slots, 1u);
+  EXPECT_FALSE(with.slots.take_output());
+  // A slot that is granted meanwhile: the delivery takes the other's place when that is gone.
+  with.slots.on_slot_grant({.site = TwoConnections::site, .slots = 1}, with.now);
+  EXPECT_TRUE(std::holds_alternative<OwnerSlots::Start>(*with.slots.take_output()));
+  with.slots.on_started(TwoConnections::site, false, with.now);
+  with.slots.on_connecting(TwoConnections::site, with.now);
+  EXPECT_EQ(std::get<SlotReturn>(*with.slots.take_output()).slots, 1u);
+  EXPECT_EQ(with.slots.slots_held(TwoConnections::site), 1u);
 }
 
 TEST(OwnerSlots, AConnectionThatClosesByItselfWhileItIsToBeClosedCountsOnce) {
@@ -484,7 +532,7 @@ TEST(OwnerSlots, AConnectionThatClosesByItselfWhileItIsToBeClosedCountsOnce) {
   with.now += OwnerSlots::idle_window;
   with.slots.on_deadline(with.now);
   with.slots.on_idle_closed(TwoConnections::site, with.now);  // the CloseIdle has not been taken yet
-  EXPECT_EQ(std::get<OwnerSlots::CloseIdle>(*with.slots.take_output()).connections, 0u);
+  EXPECT_EQ(std::get<OwnerSlots::CloseIdle>(*with.slots.take_output()).connections, 1u);
   EXPECT_EQ(std::get<SlotReturn>(*with.slots.take_output()).slots, 1u);
   EXPECT_FALSE(with.slots.take_output());
   EXPECT_EQ(with.slots.slots_held(TwoConnections::site), 1u);

@@ -3,7 +3,6 @@
 
 #include <cstddef>
 #include <optional>
-#include <span>
 #include <utility>
 #include <vector>
 
@@ -15,8 +14,6 @@ class Fifo {
   [[nodiscard]] bool empty() const { return head_ == items_.size(); }
   [[nodiscard]] std::size_t size() const { return items_.size() - head_; }
   [[nodiscard]] T& front() { return items_[head_]; }
-  // Those not taken yet, in order.
-  [[nodiscard]] std::span<T> waiting() { return std::span(items_).subspan(head_); }
 
   void push(T item) {
     // Taken ones are dropped before growth would copy them; each is moved at most once per halving: amortized O(1).

@@ -32,9 +32,9 @@ class OwnerSlots {
   struct Start {
     SiteId site{};
   };
-  // Close this many idle connections to `site`, before the SlotReturn that follows leaves (the limit counts open
-  // connections, so QUIT is not waited for). on_idle_closed() is not called for them: they count as closed. Fewer than
-  // were counted out, 0 too, when some closed by themselves before this was taken.
+  // Close this many idle connections to `site` without waiting for more than what is under way to them;
+  // on_idle_closed() for each, and then its slot goes home: the limit counts open connections, and the next one is
+  // somebody else's.
   struct CloseIdle {
     SiteId site{};
     std::uint32_t connections = 0;
@@ -61,7 +61,8 @@ class OwnerSlots {
   // --- from this shard's own deliveries
   // The pull for a Start has been made. `more`: OwnerQueue::has_ready(site).
   void on_started(SiteId site, bool more, Instant now);
-  // The delivery takes its connection: an idle one of this shard to the site if there is any, else it opens a new one.
+  // The delivery takes its connection: an idle one of this shard to the site if there is any, else the place of one
+  // that is being closed (it connects when that is gone), else it opens a new one.
   void on_connecting(SiteId site, Instant now);
   void on_start_void(SiteId site, Instant now);
   // `connection_kept`: the connection is idle now; else it is closed, or none was had.
@@ -85,6 +86,7 @@ class OwnerSlots {
     std::uint32_t starting = 0;  // Starts that have not taken a connection yet
     std::uint32_t busy = 0;      // deliveries that have
     std::uint32_t idle = 0;      // idle open connections
+    std::uint32_t closing = 0;   // CloseIdle was said; their slots are not in `granted` any more, and not home yet
     std::uint32_t recalled = 0;  // ≤ granted
     bool ready = false;          // there is ready work, as far as was said
     bool told_idle = false;      // SlotRecall::idle holds
@@ -99,11 +101,10 @@ class OwnerSlots {
   // Connections that are open or may be opened for what has been started: at most `granted`.
   [[nodiscard]] static std::uint32_t in_use(const Path& path) { return path.busy + std::max(path.starting, path.idle); }
   [[nodiscard]] static std::uint32_t unused_for_long(Path& path, std::uint32_t unused, Instant now);
-  // Starts what can start, asks for what is missing, returns what is not used; then drops an empty record.
-  void settle(SiteId site, Path& path, Instant now);
+  // Starts what can start, asks for what is missing, returns what is not used and `back` slots of connections that were
+  // closing; then drops an empty record.
+  void settle(SiteId site, Path& path, Instant now, std::uint32_t back = 0);
   void set_timer(SiteId site, Path& path, Instant at);
-  // One connection of a CloseIdle that is still in outputs_ has closed by itself.
-  void spare_a_close(SiteId site);
 
   ShardIndex self_;
   absl::flat_hash_map<SiteId, Path> paths_;
