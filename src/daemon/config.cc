@@ -793,6 +793,17 @@ std::vector<std::string> needs_restart(const shard::Options& before, const shard
   differs(before.limits.connections_per_peer != after.limits.connections_per_peer, "limits.connections_per_peer");
   differs(before.spool.durability != after.spool.durability, "spool.durability");
   differs(before.spool.segment_bytes != after.spool.segment_bytes, "spool.segment");
+  differs(before.spool.min_free_bytes != after.spool.min_free_bytes, "spool.min_free");
+  const shard::SmtpClientOptions& was = before.smtp_client;
+  const shard::SmtpClientOptions& is = after.smtp_client;
+  differs(was.connections_per_path != is.connections_per_path, "smtp_client.connections_per_path");
+  differs(was.idle != is.idle, "smtp_client.idle_seconds");
+  differs(was.recipients != is.recipients, "smtp_client.recipients");
+  differs(was.messages_per_connection != is.messages_per_connection, "smtp_client.messages_per_connection");
+  differs(was.connect_timeout != is.connect_timeout, "smtp_client.connect_timeout");
+  differs(was.reply_timeout != is.reply_timeout, "smtp_client.reply_timeout");
+  differs(was.content_timeout != is.content_timeout, "smtp_client.content_timeout");
+  differs(before.retry.schedule != after.retry.schedule, "retry.schedule");
   differs(before.dns.servers != after.dns.servers, "dns.servers");
   differs(before.event_log.path != after.event_log.path, "event_log.path");
   differs(before.admin.text != after.admin.text, "admin.listen");
@@ -813,6 +824,12 @@ shard::OptionsSnapshot merge_for_reload(const shard::Options& before, const shar
   merged->limits.connections_per_peer = before.limits.connections_per_peer;
   merged->spool.durability = before.spool.durability;
   merged->spool.segment_bytes = before.spool.segment_bytes;
+  merged->spool.min_free_bytes = before.spool.min_free_bytes;
+  // Of the client, what resolution looks at is new; the rest is the connections' and the slots', which live on.
+  merged->smtp_client = before.smtp_client;
+  merged->smtp_client.port = after.smtp_client.port;
+  merged->smtp_client.refuse_networks = after.smtp_client.refuse_networks;
+  merged->retry.schedule = before.retry.schedule;
   merged->dns = before.dns;
   merged->event_log = before.event_log;
   merged->admin = before.admin;

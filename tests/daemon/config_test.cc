@@ -382,6 +382,30 @@ TEST(Config, AReloadSaysWhatNeedsARestart) {
   EXPECT_THAT(needs_restart(*before.options, *after.options), ElementsAre("shards"));
 }
 
+TEST(Config, WhatAReloadDoesNotTakeIsSaidAndStaysAsItWas) {
+  const LoadedConfig before = load(minimal);
+  const LoadedConfig after = load(std::string(minimal) + R"(
+[smtp_client]
+port = 2525
+idle_seconds = 9
+recipients = 7
+connections_per_path = 3
+[retry]
+schedule = ["9s"]
+give_up_after = "9h"
+)");
+  ASSERT_TRUE(before.options && after.options) << testing::PrintToString(after.errors);
+  EXPECT_THAT(needs_restart(*before.options, *after.options),
+              ElementsAre("smtp_client.connections_per_path", "smtp_client.idle_seconds", "smtp_client.recipients",
+                          "retry.schedule"));
+  const shard::OptionsSnapshot merged = merge_for_reload(*before.options, *after.options);
+  EXPECT_EQ(merged->smtp_client.idle, before.options->smtp_client.idle);
+  EXPECT_EQ(merged->smtp_client.recipients, before.options->smtp_client.recipients);
+  EXPECT_EQ(merged->retry.schedule, before.options->retry.schedule);
+  EXPECT_EQ(merged->smtp_client.port, 2525);
+  EXPECT_EQ(merged->retry.give_up_after, std::chrono::hours(9));
+}
+
 TEST(Config, AFileThatCannotBeReadIsSaid) {
   const LoadedConfig loaded = load_config("/nonexistent/posternd.toml", machine());
   EXPECT_THAT(only_error(loaded), HasSubstr("/nonexistent/posternd.toml:1: cannot be read"));
