@@ -34,7 +34,10 @@ class Router final : private resolver::Waiter {
   [[nodiscard]] StatusOr<std::string> destination_of(const mail::PathView& forward_path) const;
   [[nodiscard]] const route::Via& via_of(const mail::PathView& forward_path) const;
 
-  // Ends in one of the queue's on_routed…(), now or later.
+  // Whether one more may be begun. After a restart hundreds of thousands of domains come due together, none of them in
+  // the cache: what the resolver cannot take on yet waits in the queue, which is no attempt.
+  [[nodiscard]] bool has_room() const { return tasks_.size() < tasks_max; }
+  // Ends in one of the queue's on_routed…(), now or later. When has_room().
   void route(const queue::DestinationToRoute& destination);
 
   // The route of a site that has ready work.
@@ -42,6 +45,9 @@ class Router final : private resolver::Waiter {
   // Forgets routes of sites that have nothing ready. Once a minute or so.
   void sweep();
   [[nodiscard]] std::size_t route_count() const { return routes_.size(); }
+
+  // With a mail exchanger's few addresses each, well below the resolver's waiters_max.
+  static constexpr std::size_t tasks_max = 1024;
 
  private:
   struct Task {
@@ -60,8 +66,7 @@ class Router final : private resolver::Waiter {
   io::Loop& loop_;
   Random random_;
   SnapshotPtr snapshot_;
-  absl::flat_hash_map<std::uint32_t, std::unique_ptr<Task>>
-      tasks_;  // by destination id; bounded by the queue's destinations
+  absl::flat_hash_map<std::uint32_t, std::unique_ptr<Task>> tasks_;  // by destination id; at most tasks_max
   absl::flat_hash_map<mail::SiteId, std::shared_ptr<const route::Route>> routes_;
 };
 

@@ -289,7 +289,9 @@ void Shard::work() {
   work_left_ = true;
   for (int round = 0; round < work_rounds; ++round) {
     bool any = false;
-    while (const std::optional<queue::DestinationToRoute> destination = queue_.take_destination_to_route()) {
+    while (router_.has_room()) {
+      const std::optional<queue::DestinationToRoute> destination = queue_.take_destination_to_route();
+      if (!destination) break;
       router_.route(*destination);
       any = true;
     }

@@ -1,6 +1,8 @@
 """A real authoritative DNS server (nsd) for tests, on a random port of 127.0.0.1. Answers without recursion (RA=0)."""
+import contextlib
 import os
 import shutil
+import signal
 import socket
 import struct
 import subprocess
@@ -45,7 +47,7 @@ zone:
         with open(path, "w", encoding="ascii") as file:
             file.write(config)
         self.process = subprocess.Popen([nsd, "-d", "-c", path], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
-                                        stderr=subprocess.DEVNULL)
+                                        stderr=subprocess.DEVNULL, start_new_session=True)
         wait_until("nsd answers", self.answers)
 
     def write_zone(self, serial):
@@ -63,6 +65,15 @@ zone:
                 return question.recv(512)[3] & 15 == 0
             except OSError:
                 return False
+
+    @contextlib.contextmanager
+    def paused(self):
+        """No answer meanwhile: it and its children stand still."""
+        os.killpg(self.process.pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            os.killpg(self.process.pid, signal.SIGCONT)
 
     def stop(self):
         self.process.terminate()

@@ -138,6 +138,21 @@ class Mx(RelayTest):
         self.assertIn("5.4.4", self.event("failed", relay)["reply"])
         self.assertEqual(self.sink.messages, [])
 
+    def test_more_domains_at_once_than_can_be_looked_up_wait_their_turn(self):
+        relay = self.start(shards=1)
+        messages, each = 20, 1000
+        with self.dns.paused(), Client(relay.port) as client:
+            client.hello()
+            for message in range(messages):
+                client.send("MAIL FROM:<>\r\n" + "".join(f"RCPT TO:<user@n{message}-{n}.mail.test>\r\n" for n in range(each)))
+                self.assertEqual({client.reply()[0] for _ in range(each + 1)}, {250})
+                self.assertEqual(client.data()[0], 250)
+            wait_until("all to be in the queue", lambda: relay.queued() == messages * each)
+        wait_until("all to have an answer", lambda: relay.queued() == 0, 60)
+        numbers = relay.metrics()
+        self.assertEqual(numbers['postern_recipients_total{outcome="failed"}'], messages * each)
+        self.assertEqual(numbers['postern_recipients_total{outcome="deferred"}'], 0, "want of room is no attempt")
+
     def test_answers_are_kept(self):
         for _ in range(30):
             self.send("one.mail.test")
