@@ -138,11 +138,9 @@ listen = "127.0.0.1:{self.admin}"
             found = re.search("^" + re.escape(name) + r" (\S+)", answer.read().decode(), re.M)
         return int(float(found[1])) if found else 0
 
-    def waiting(self):
-        """Recipients in the queue."""
-        with urllib.request.urlopen(f"http://127.0.0.1:{self.admin}/metrics", timeout=60) as answer:
-            text = answer.read().decode()
-        return sum(int(float(count)) for count in re.findall(r"^postern_queue_recipients\S* (\S+)", text, re.M))
+    def taken_up(self):
+        """Messages that have been read back from the spool, by the shards that are done."""
+        return sum(int(count) for count in re.findall(r"(\d+) messages taken up from the spool", self.log.read_text()))
 
     def outcome(self, name):
         return self.metric(f'postern_recipients_total{{outcome="{name}"}}')
@@ -188,7 +186,6 @@ def drain(relay, options, recipients):
     relay.config.write_text(relay.config.read_text().replace(f'"{options.retry}s"', '"10s"'), encoding="ascii")
     try:
         relay.start()
-        wait_for(lambda: relay.waiting() >= recipients or relay.outcome("relayed") > 0, "the queue", relay.process)
         wait_for(lambda: relay.outcome("relayed") > 0, "the first delivery", relay.process)
         before, began = relay.outcome("relayed"), time.monotonic()
         wait_for(lambda: relay.outcome("relayed") >= recipients or time.monotonic() > began + options.drain, "the drain",
@@ -243,7 +240,7 @@ def main():
         print(f"memory: {(full - empty) / recipients:.1f} bytes a recipient ({(full - empty) >> 20} MiB)", flush=True)
         relay.end(signal.SIGKILL)
         began, greeted = relay.start()
-        wait_for(lambda: relay.waiting() >= recipients, "the queue", relay.process)
+        wait_for(lambda: relay.taken_up() >= options.messages, "the queue", relay.process)
         print(f"start: first 220 after {greeted:.2f} s, complete queue after {time.monotonic() - began:.1f} s", flush=True)
         time.sleep(10)
         print(f"memory after the start: {(relay.anonymous_bytes() - empty) / recipients:.1f} bytes a recipient", flush=True)
