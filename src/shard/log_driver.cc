@@ -405,16 +405,29 @@ void LogDriver::on_folder_seen(std::int32_t result) {
     if (!folder_) folder_ = identity_;
     if (*folder_ != identity_) return end_look(directory_path_ + " is not the folder that it was");
     if (tail_ && !stopping_) {
-      tail_path_ = path_of(spool::slot_path(setup_.log, *tail_));
-      identity_request_.path = tail_path_.c_str();
+      look_at_ = file_to_look_at();
+      look_path_ = path_of(spool::slot_path(setup_.log, look_at_));
+      identity_request_.path = look_path_.c_str();
       ++pending_;
       setup_.loop.file(identity_request_, token(Use::tail));
       return;
     }
   }
   // A file that was given up meanwhile may well be gone.
-  if (result < 0 && !of_folder && (!tail_ || tail_path_ != path_of(spool::slot_path(setup_.log, *tail_)))) result = 0;
+  if (result < 0 && !of_folder && !files_.contains(look_at_.value)) result = 0;
   end_look(result == 0 ? std::string() : std::string(identity_request_.path) + ": " + std::strerror(-result));
+}
+
+// The file that is written to, and the others in turn: whoever removes them all may leave the one that is made next.
+spool::Slot LogDriver::file_to_look_at() {
+  if (folder_gone_ && files_.contains(look_at_.value)) return look_at_;
+  look_at_tail_ = !look_at_tail_;
+  if (look_at_tail_) return *tail_;
+  auto next = files_.upper_bound(looked_at_.value);
+  if (next == files_.end()) next = files_.begin();
+  if (next == files_.end()) return *tail_;
+  looked_at_ = spool::Slot{next->first};
+  return looked_at_;
 }
 
 // `trouble`: none, or what is wrong.

@@ -187,6 +187,7 @@ class LogDriver {
   void say_alarms(Instant now);
   void look_for_folder();
   void on_folder_seen(std::int32_t result);
+  [[nodiscard]] spool::Slot file_to_look_at();
   void end_look(std::string_view trouble);
 
   Setup setup_;
@@ -236,7 +237,10 @@ class LogDriver {
   io::FileRequest::Identity identity_;
   std::optional<io::FileRequest::Identity> folder_;  // as first seen
   std::optional<spool::Slot> tail_;                  // written to last, and still in use
-  std::string tail_path_;
+  spool::Slot look_at_;
+  std::string look_path_;
+  bool look_at_tail_ = false;
+  spool::Slot looked_at_;  // the last one that was not the tail
   bool folder_gone_ = false;
 
   bool compaction_in_flight_ = false;

@@ -118,7 +118,7 @@ void Compactor::give_up(std::string_view why) {
     segment->set_aside = true;
     const Entry* const entry = log_.index_.find_entry(position);
     std::string text = "spool: message ";
-    text += mail::QueueId{entry->queue_id}.to_string();
+    text += mail::QueueId{entry->queue_id()}.to_string();
     text += " cannot be read and is given up; its file is left aside: ";
     text += why;
     if (log_.alarms_.size() < RecoveryReport::alarms_max) log_.alarms_.push_back(std::move(text));
@@ -402,7 +402,7 @@ void Compactor::on_record() {
   const auto header = check_record(segment->checksum, position, record_);
   const auto view =
       header && check_content(segment->checksum, *header, record_) ? read_message(*header, record_) : std::nullopt;
-  if (!view || view->id.value != log_.index_.find_entry(position)->queue_id) {
+  if (!view || view->id.value != log_.index_.find_entry(position)->queue_id()) {
     give_up("damaged record");
     return;
   }

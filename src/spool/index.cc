@@ -103,7 +103,8 @@ void Index::use_chunks(const std::vector<ChunkUse>& uses, bool add) {
 void Index::add_message(Segment& in, mail::QueueId id, std::uint64_t offset, std::uint32_t bytes,
                         std::uint16_t recipients, Bytes settled, std::vector<ChunkUse> uses) {
   Entry entry;
-  entry.queue_id = id.value;
+  entry.queue_id_high = static_cast<std::uint32_t>(id.value >> 32);
+  entry.queue_id_low = static_cast<std::uint32_t>(id.value);
   entry.units = static_cast<std::uint32_t>(offset / record_alignment) & 0xFFFFFF;
   entry.bytes = bytes;
   entry.recipients = recipients;
@@ -185,7 +186,7 @@ void Index::give_up(Segment& segment, Entry& entry) {
 
 bool Index::settle(Segment& in, std::uint64_t position, mail::QueueId id, std::uint16_t recipient) {
   const Found found = find(position);
-  if (found.entry == nullptr || found.entry->queue_id != id.value || recipient >= found.entry->recipients ||
+  if (found.entry == nullptr || found.entry->queue_id() != id.value || recipient >= found.entry->recipients ||
       is_settled(position, *found.entry, recipient)) {
     return false;
   }
@@ -209,7 +210,7 @@ bool Index::settle(Segment& in, std::uint64_t position, mail::QueueId id, std::u
 
 void Index::replace(Segment* in, std::uint64_t position, mail::QueueId id) {
   const Found found = find(position);
-  if (found.entry != nullptr && found.entry->queue_id == id.value) {
+  if (found.entry != nullptr && found.entry->queue_id() == id.value) {
     const std::uint64_t died = died_bytes_;
     std::vector<Carried> carried;
     for (std::uint32_t i = 0; i < found.entry->recipients && found.entry->unsettled != 0; ++i) {
@@ -236,7 +237,7 @@ void Index::drop(std::uint64_t position) {
 void Index::set_state(Segment& in, std::uint64_t position, std::uint32_t bytes, std::uint64_t message, mail::QueueId id,
                       std::uint16_t recipient) {
   const Found found = find(message);
-  if (found.entry == nullptr || found.entry->queue_id != id.value || recipient >= found.entry->recipients ||
+  if (found.entry == nullptr || found.entry->queue_id() != id.value || recipient >= found.entry->recipients ||
       is_settled(message, *found.entry, recipient)) {
     return;
   }
@@ -320,7 +321,7 @@ std::uint32_t Index::build_summary(const Segment& segment, std::vector<std::byte
     SummaryEntry summary{.kind = SummaryKind::message,
                          .recipient = entry.recipients,
                          .bytes = entry.bytes,
-                         .queue_id = entry.queue_id,
+                         .queue_id = entry.queue_id(),
                          .position = segment.position_of(entry)};
     const std::vector<ChunkUse>* uses = nullptr;
     if (entry.large) {
@@ -350,7 +351,7 @@ std::uint32_t Index::build_summary(const Segment& segment, std::vector<std::byte
       if (find_segment(sequence_of(note.position)) == nullptr) continue;
     } else if (note.kind == SummaryKind::retry_state) {
       const Entry* const entry = find_entry(note.message());
-      if (entry == nullptr || entry->queue_id != note.queue_id) continue;
+      if (entry == nullptr || entry->queue_id() != note.queue_id) continue;
       const auto latest = state(note.message(), *entry, note.recipient);
       if (!latest || latest->position != note.position) continue;
     } else {

@@ -301,7 +301,7 @@ Status Log::append_small(RecordKind kind, std::uint64_t position, mail::QueueId 
   if (opaque.size() > opaque_bytes_limit)
     return error(StatusCode::kInvalidArgument, "spool: opaque bytes beyond the bound");
   const Index::Found found = index_.find(position);
-  if (found.entry == nullptr || found.entry->queue_id != id.value || recipient >= found.entry->recipients) {
+  if (found.entry == nullptr || found.entry->queue_id() != id.value || recipient >= found.entry->recipients) {
     return error(StatusCode::kNotFound, "spool: no such message lives at that location");
   }
   if (index_.is_settled(position, *found.entry, recipient)) {

@@ -64,7 +64,7 @@ StatusOr<MessageView> Log::decode_message(mail::Location location, Bytes range_b
   if (range_bytes.size() < lead + entry->bytes) return error(StatusCode::kInvalidArgument, "spool: bytes are missing");
   const Bytes record = range_bytes.subspan(lead, entry->bytes);
   const auto header = check_record(segment->checksum, location.position, record);
-  if (!header || header->bytes != entry->bytes || header->queue_id != entry->queue_id ||
+  if (!header || header->bytes != entry->bytes || header->queue_id != entry->queue_id() ||
       !check_content(segment->checksum, *header, record)) {
     return damage(log_, *segment, location.position, "damaged message");
   }

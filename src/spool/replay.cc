@@ -148,7 +148,7 @@ void Replay::pass_over(const Segment& segment, const Entry& entry, std::string_v
   text += ") at offset ";
   text += std::to_string(std::uint64_t{entry.units} * record_alignment);
   const mail::Location location{.log = log_->log(), .length = entry.bytes, .position = segment.position_of(entry)};
-  unreadable_.push_back({location, mail::QueueId{entry.queue_id}, error(StatusCode::kDataLoss, text)});
+  unreadable_.push_back({location, mail::QueueId{entry.queue_id()}, error(StatusCode::kDataLoss, text)});
   next_message();
 }
 
@@ -215,7 +215,7 @@ std::optional<ReplayedMessage> Replay::take_message() {
       continue;
     }
     const auto header = check_record(segment.checksum, segment.position_of(entry), at);
-    const auto view = header && header->bytes == entry.bytes && header->queue_id == entry.queue_id
+    const auto view = header && header->bytes == entry.bytes && header->queue_id == entry.queue_id()
                           ? read_message(*header, at)
                           : std::nullopt;
     if (!view) {
@@ -268,7 +268,7 @@ bool Replay::gather(std::uint64_t position, const Entry& entry) {
         }
         const Bytes record = states_.buffer.first(states_.bytes).subspan(offset - states_.offset, ref->bytes);
         const auto header = check_record(segment->checksum, ref->position, record);
-        if (header && header->kind == RecordKind::retry_state && header->queue_id == entry.queue_id) {
+        if (header && header->kind == RecordKind::retry_state && header->queue_id == entry.queue_id()) {
           state = record.subspan(sizeof(RecordHeader), header->meta_bytes);
         }
       }

@@ -183,8 +183,9 @@ bool LogChecker::check_message(const spool::Segment& segment, const spool::Entry
   const spool::ExtentList chunks = view.ok() ? view->extents : spool::ExtentList();
   if (in_use_ && !image_.still_there(segment, chunks)) return true;  // moved meanwhile
   add({image_.path_of(segment), offset, entry.bytes,
-       "message " + mail::QueueId{entry.queue_id}.to_string() + " cannot be read: " + std::string(message_of(status))});
-  add_hurt(entry.queue_id);
+       "message " + mail::QueueId{entry.queue_id()}.to_string() +
+           " cannot be read: " + std::string(message_of(status))});
+  add_hurt(entry.queue_id());
   return false;
 }
 

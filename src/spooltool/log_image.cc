@@ -114,7 +114,7 @@ StatusOr<spool::MessageView> LogImage::read_message(const spool::Segment& segmen
   const StatusOr<Bytes> record = read(messages_, segment, offset, entry.bytes);
   if (!record.ok()) return record.status();
   const auto header = spool::check_record(segment.checksum, segment.position_of(entry), *record);
-  if (!header || header->bytes != entry.bytes || header->queue_id != entry.queue_id ||
+  if (!header || header->bytes != entry.bytes || header->queue_id != entry.queue_id() ||
       !spool::check_content(segment.checksum, *header, *record)) {
     return damage(segment, offset, "the message's record is damaged");
   }
@@ -151,7 +151,7 @@ StatusOr<queue::RetryState> LogImage::read_state(const spool::Segment& of, const
   const StatusOr<Bytes> record = read(others_, *segment, offset, ref->bytes);
   if (!record.ok()) return record.status();
   const auto header = spool::check_record(segment->checksum, ref->position, *record);
-  if (!header || header->kind != spool::RecordKind::retry_state || header->queue_id != entry.queue_id ||
+  if (!header || header->kind != spool::RecordKind::retry_state || header->queue_id != entry.queue_id() ||
       header->recipient != recipient) {
     return damage(*segment, offset, "the recipient's retry state is damaged");
   }
@@ -179,7 +179,7 @@ LogImage::Place LogImage::find(mail::QueueId id) const {
   for (std::size_t i = 0; i < found_.index.segment_count(); ++i) {
     const spool::Segment& segment = found_.index.segment(i);
     for (const spool::Entry& entry : segment.entries) {
-      if (entry.queue_id == id.value && entry.unsettled != 0) return {&segment, &entry};
+      if (entry.queue_id() == id.value && entry.unsettled != 0) return {&segment, &entry};
     }
   }
   return {};

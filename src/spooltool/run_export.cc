@@ -110,15 +110,15 @@ Status Exporter::export_waiting(LogImage& image, bool in_use, const std::set<std
     for (const spool::Entry& entry : segment.entries) {
       if (entry.unsettled == 0) continue;
       progress.show(++done, index.live_messages());
-      if (wanted != nullptr && !wanted->contains(entry.queue_id)) continue;
-      if (again != nullptr && !again->contains(entry.queue_id)) continue;
+      if (wanted != nullptr && !wanted->contains(entry.queue_id())) continue;
+      if (again != nullptr && !again->contains(entry.queue_id())) continue;
       const StatusOr<Result> result = export_one(image, in_use, segment, entry);
       if (!result.ok()) return result.status();
       if (*result == Result::moved) {
-        moved.insert(entry.queue_id);
+        moved.insert(entry.queue_id());
         continue;
       }
-      if (wanted != nullptr || include_damaged_) met_.insert(entry.queue_id);
+      if (wanted != nullptr || include_damaged_) met_.insert(entry.queue_id());
     }
   }
   return OkStatus();
@@ -126,7 +126,7 @@ Status Exporter::export_waiting(LogImage& image, bool in_use, const std::set<std
 
 StatusOr<Exporter::Result> Exporter::export_one(LogImage& image, bool in_use, const spool::Segment& segment,
                                                 const spool::Entry& entry) {
-  const mail::QueueId id{entry.queue_id};
+  const mail::QueueId id{entry.queue_id()};
   const auto lost = [&](const Status& why, const spool::ExtentList& chunks = {}) {
     if (in_use && !image.still_there(segment, chunks)) return Result::moved;
     ++unreadable_;

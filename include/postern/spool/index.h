@@ -27,10 +27,11 @@
 
 namespace postern::spool {
 
-// There is one for each waiting message, ten million of them on a bad day: packed for the 4 bytes that its 8-byte
-// member would be padded with.
-struct [[gnu::packed, gnu::aligned(4)]] Entry {
-  std::uint64_t queue_id = 0;
+// There is one for each waiting message, ten million of them on a bad day: the queue id stands in halves, or it would
+// cost 4 bytes of padding.
+struct Entry {
+  std::uint32_t queue_id_high = 0;
+  std::uint32_t queue_id_low = 0;
   std::uint32_t units : 24 = 0;  // offset in the segment / record_alignment
   bool large : 1 = false;        // has chunks: see Index::large()
   bool moved : 1 = false;        // dead here, because rewritten elsewhere
@@ -42,6 +43,8 @@ struct [[gnu::packed, gnu::aligned(4)]] Entry {
   std::uint32_t state_units : 24 = 0;
   std::uint32_t state_length : 8 = 0;
   std::int32_t state_ahead = 0;
+
+  [[nodiscard]] std::uint64_t queue_id() const { return std::uint64_t{queue_id_high} << 32 | queue_id_low; }
 };
 static_assert(sizeof(Entry) == 28);
 static_assert(segment_bytes_limit / record_alignment <= 1u << 24);

@@ -132,7 +132,9 @@ void World::crash_in_write(std::uint64_t write, bool power_cut) {
 }
 
 void World::on_write_begun(Duration takes) {
-  if (crash_in_write_ == 0 || --crash_in_write_ != 0) return;
+  if (crash_in_write_ == 0) return;
+  --crash_in_write_;
+  if (crash_in_write_ != 0) return;
   at(now_ + between(Duration::zero(), takes), [this, plan = crash_plan_] {
     if (plan == crash_plan_ && !crashed_) crash();
   });
