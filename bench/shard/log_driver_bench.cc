@@ -13,6 +13,7 @@
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
+#include <cstdio>
 #include <cstdlib>
 #include <ctime>
 #include <fcntl.h>
@@ -127,7 +128,9 @@ class Spool final : private LogUser, private io::Sink {
   void on_replayed(LogDriver& /*driver*/, const spool::ReplayedMessage& /*message*/) override {}
   void on_replay_done(LogDriver& /*driver*/) override {}
   void on_log_failed(LogDriver& /*driver*/, const Status& status) override { POSTERN_CHECK(status.ok(), "the disk"); }
-  void on_log_alarm(LogDriver& /*driver*/, std::string_view /*text*/) override {}
+  void on_log_alarm(LogDriver& /*driver*/, std::string_view text) override {
+    std::fprintf(stderr, "%.*s\n", static_cast<int>(text.size()), text.data());
+  }
   void on_log_room(LogDriver& /*driver*/) override {}
   void on_completion(const io::Completion& completion) override { driver_->on_completion(completion); }
 

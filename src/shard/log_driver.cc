@@ -374,7 +374,7 @@ void LogDriver::on_completion(const io::Completion& completion) {
       setup_.user.on_log_room(*this);
       return;
     case Use::folder:
-    case Use::tail:
+    case Use::listed:
       return on_folder_seen(completion.result);
     case Use::first_read:
       break;
@@ -405,29 +405,29 @@ void LogDriver::on_folder_seen(std::int32_t result) {
     if (!folder_) folder_ = identity_;
     if (*folder_ != identity_) return end_look(directory_path_ + " is not the folder that it was");
     if (tail_ && !stopping_) {
-      look_at_ = file_to_look_at();
-      look_path_ = path_of(spool::slot_path(setup_.log, look_at_));
-      identity_request_.path = look_path_.c_str();
+      looked_for_ = file_to_look_for();
+      looked_for_path_ = path_of(spool::slot_path(setup_.log, looked_for_));
+      identity_request_.path = looked_for_path_.c_str();
       ++pending_;
-      setup_.loop.file(identity_request_, token(Use::tail));
+      setup_.loop.file(identity_request_, token(Use::listed));
       return;
     }
   }
   // A file that was given up meanwhile may well be gone.
-  if (result < 0 && !of_folder && !files_.contains(look_at_.value)) result = 0;
+  if (result < 0 && !of_folder && !files_.contains(looked_for_.value)) result = 0;
   end_look(result == 0 ? std::string() : std::string(identity_request_.path) + ": " + std::strerror(-result));
 }
 
 // The file that is written to, and the others in turn: whoever removes them all may leave the one that is made next.
-spool::Slot LogDriver::file_to_look_at() {
-  if (folder_gone_ && files_.contains(look_at_.value)) return look_at_;
-  look_at_tail_ = !look_at_tail_;
-  if (look_at_tail_) return *tail_;
-  auto next = files_.upper_bound(looked_at_.value);
+spool::Slot LogDriver::file_to_look_for() {
+  if (folder_gone_ && files_.contains(looked_for_.value)) return looked_for_;
+  looked_for_tail_ = !looked_for_tail_;
+  if (looked_for_tail_) return *tail_;
+  auto next = files_.upper_bound(last_in_turn_.value);
   if (next == files_.end()) next = files_.begin();
   if (next == files_.end()) return *tail_;
-  looked_at_ = spool::Slot{next->first};
-  return looked_at_;
+  last_in_turn_ = spool::Slot{next->first};
+  return last_in_turn_;
 }
 
 // `trouble`: none, or what is wrong.

@@ -140,7 +140,7 @@ class LogDriver {
     replay = 5,
     space = 6,
     folder = 7,  // is it the one that it was
-    tail = 8,    // is the file that is written to in it
+    listed = 8,  // is one of our files in it
     first_read = 16
   };
 
@@ -187,7 +187,7 @@ class LogDriver {
   void say_alarms(Instant now);
   void look_for_folder();
   void on_folder_seen(std::int32_t result);
-  [[nodiscard]] spool::Slot file_to_look_at();
+  [[nodiscard]] spool::Slot file_to_look_for();
   void end_look(std::string_view trouble);
 
   Setup setup_;
@@ -237,10 +237,10 @@ class LogDriver {
   io::FileRequest::Identity identity_;
   std::optional<io::FileRequest::Identity> folder_;  // as first seen
   std::optional<spool::Slot> tail_;                  // written to last, and still in use
-  spool::Slot look_at_;
-  std::string look_path_;
-  bool look_at_tail_ = false;
-  spool::Slot looked_at_;  // the last one that was not the tail
+  spool::Slot looked_for_;                           // the file of the last look
+  std::string looked_for_path_;
+  bool looked_for_tail_ = false;
+  spool::Slot last_in_turn_;  // of the looks for others than the tail
   bool folder_gone_ = false;
 
   bool compaction_in_flight_ = false;

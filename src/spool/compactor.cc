@@ -134,7 +134,6 @@ void Compactor::leave_for_now(Instant now) {
   if (const Segment* const segment = log_.index_.find_segment(sequence_)) {
     spent_ -= std::min(spent_, segment->live_bytes);
   }
-  ++failures_;
   next_attempt_ = now + pause;
   end_segment();
 }
@@ -362,7 +361,11 @@ void Compactor::on_read(const Status& status, Instant now) {
 }
 
 void Compactor::on_failed_read(const Status& status, Instant now) {
-  if (failures_ < attempts) {
+  // For want of descriptors, memory or rights nothing is said of what was to be read.
+  const bool of_disk =
+      status.code() != StatusCode::kResourceExhausted && status.code() != StatusCode::kPermissionDenied;
+  if (!of_disk || failures_ < attempts) {
+    if (of_disk) ++failures_;
     leave_for_now(now);
   } else if (step_ == Step::states) {
     keep_state({});

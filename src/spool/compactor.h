@@ -101,7 +101,7 @@ class Compactor {
   bool reading_ = false;
   bool stalled_ = false;
   std::uint64_t sequence_ = 0;  // being emptied; pinned
-  unsigned failures_ = 0;       // times that it was left for now
+  unsigned failures_ = 0;       // of the disk, for which it was left for now
   Instant next_attempt_ = Instant::min();
   std::vector<Job> jobs_;
   std::size_t job_ = 0;

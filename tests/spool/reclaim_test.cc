@@ -317,6 +317,24 @@ TEST(Reclaim, AReadThatFailsIsTriedAgainForSomeMinutes) {
   EXPECT_TRUE(rig.read(rig.locate(good)).ok());
 }
 
+TEST(Reclaim, WantOfDescriptorsGivesNothingUp) {
+  Rig rig(Rig::small());
+  rig.start();
+  const mail::QueueId waiting = rig.append(filler(3000, 99));
+  for (std::uint64_t i = 0; i < 300; ++i) settle(rig, rig.append(filler(3000, i)));
+  rig.write_all();
+  for (int attempt = 0; attempt < 60; ++attempt) {
+    ASSERT_TRUE(rig.log().take_compaction_read(rig.now)) << attempt;
+    rig.log().on_compaction_read(error(StatusCode::kResourceExhausted, "Too many open files"), rig.now);
+    // Every other one is of a window; the one thing that was wanted of it is asked for next, at once.
+    rig.now += std::chrono::minutes(1);
+  }
+  rig.run();
+  EXPECT_EQ(rig.log().index().find_segment(1), nullptr);
+  EXPECT_EQ(rig.log().figures().messages_unreadable, 0u);
+  EXPECT_TRUE(rig.read(rig.locate(waiting)).ok());
+}
+
 TEST(Reclaim, WhatIsNeverReadIsGivenUpWithAnAlarm) {
   Rig rig(Rig::small());
   rig.start();
