@@ -2,10 +2,12 @@
 // settlements of the batch before, on a log whose segments have been written over many times; in turn with them, as
 // many plain pwrite() calls of the same size to a file that is O_DIRECT|O_DSYNC and written before, one at a time.
 //
-//   commit/N    N messages of 1 KiB in one batch. commits and raw writes a second, `of_raw` the one by the other;
-//               (Time is that of 50 of them.) `cpu_us` and `raw_cpu_us`: CPU of the process for each; `bytes` of one.
+//   commit/N    N messages of 1 KiB in one batch, which is made while the one before is being written, as a shard does.
+//               commits and raw writes a second, `of_raw` the one by the other; (Time is that of 50 of them.) `cpu_us`
+//               and `raw_cpu_us`: CPU of the process for each; `bytes` of one.
+//   alone/N     the same, but each batch is made when the one before is durable: what a commit costs a disk at rest.
 //
-// Expected: of_raw at least 0.9; 5 to 20 µs of CPU above the raw write, growing with N by 0.5 µs each.
+// Expected: of_raw at least 0.9 for commit; 5 to 20 µs of CPU above the raw write, growing with N by 0.5 µs each.
 // The folder is that of TMPDIR, or /var/tmp: it must be on the disk that is asked about. State file system and disk.
 //
 //   TMPDIR=/var/lib build/release/bench/shard_bench
@@ -21,6 +23,7 @@
 #include <memory>
 #include <string>
 #include <unistd.h>
+#include <utility>
 #include <vector>
 
 #include <benchmark/benchmark.h>
@@ -76,13 +79,34 @@ class Spool final : private LogUser, private io::Sink {
                                                            .kind = 0,
                                                            .index = 0});
     driver_->start();
-    while (!ready_ || !driver_->log().intake_open()) turn();
+    while (!ready_ || !driver_->log().intake_open()) turn(driver_->next_deadline());
   }
 
-  // One batch: messages, and the end of those of the batch before. Returns when it is durable.
+  // One batch: messages, and the end of those of a batch that is durable. Returns when all before it is durable and it
+  // is on its way to the disk.
   void commit(int messages) {
+    const std::uint64_t before = tickets_;
+    append(messages);
+    while (durable_ < before) turn(driver_->next_deadline());
+    turn(Instant::min());
+  }
+  // Returns when all is durable.
+  void finish() {
+    while (durable_ < tickets_) turn(driver_->next_deadline());
+  }
+
+  [[nodiscard]] const spool::Log::Figures& figures() { return driver_->log().figures(); }
+
+ private:
+  struct Sent {
+    mail::QueueId id;
+    mail::Location location;
+  };
+
+  void append(int messages) {
     spool::Log& log = driver_->log();
     std::vector<Sent> sent;
+    sent.reserve(static_cast<std::size_t>(messages));
     for (int i = 0; i < messages; ++i) {
       spool::MessageRecord record;
       record.id = log.next_queue_id();
@@ -97,27 +121,18 @@ class Spool final : private LogUser, private io::Sink {
           sent.push_back({record.id, *location});
           break;
         }
-        turn();
+        turn(driver_->next_deadline());
       }
     }
-    for (const Sent& one : before_) {
+    for (const Sent& one : older_) {
       POSTERN_CHECK(log.append_settlement(one.location, one.id, 0, mail::Outcome::relayed, {}).ok(), "room is left");
     }
-    before_ = std::move(sent);
-    while (durable_ < tickets_) turn();
+    older_ = std::exchange(before_, std::move(sent));
   }
 
-  [[nodiscard]] const spool::Log::Figures& figures() { return driver_->log().figures(); }
-
- private:
-  struct Sent {
-    mail::QueueId id;
-    mail::Location location;
-  };
-
-  void turn() {
+  void turn(Instant deadline) {
     driver_->turn(loop_->now(), false);
-    (void)loop_->run_once(*this, driver_->next_deadline());
+    (void)loop_->run_once(*this, deadline);
   }
 
   void on_log_ready(LogDriver& /*driver*/) override { ready_ = true; }
@@ -141,7 +156,8 @@ class Spool final : private LogUser, private io::Sink {
   bool ready_ = false;
   std::uint64_t tickets_ = 0;
   std::uint64_t durable_ = 0;
-  std::vector<Sent> before_;
+  std::vector<Sent> before_;  // of the batch that may still be under way
+  std::vector<Sent> older_;   // durable
   std::vector<std::byte> content_ = std::vector<std::byte>(1024, std::byte{'x'});
 };
 
@@ -175,7 +191,8 @@ class RawFile {
   std::size_t next_ = 0;
 };
 
-void commit(benchmark::State& state) {
+// `alone`: nothing is made while the disk works.
+void measure(benchmark::State& state, bool alone) {
   constexpr int rounds = 50;  // of commits, then of raw writes
   const Folder folder;
   const auto messages = static_cast<int>(state.range(0));
@@ -183,6 +200,7 @@ void commit(benchmark::State& state) {
   RawFile raw(folder.path() + "/raw");
   while (spool.figures().segments_recycled < 4) spool.commit(64);  // aged
   spool.commit(messages);
+  spool.finish();
 
   double raw_seconds = 0, raw_cpu = 0, cpu = 0, time = 0;
   std::uint64_t commits = 0, bytes = 0;
@@ -190,7 +208,11 @@ void commit(benchmark::State& state) {
     const std::uint64_t written = spool.figures().bytes_written;
     const std::uint64_t batches = spool.figures().batches;
     const double began = seconds(CLOCK_MONOTONIC), cpu_began = seconds(CLOCK_PROCESS_CPUTIME_ID);
-    for (int i = 0; i < rounds; ++i) spool.commit(messages);
+    for (int i = 0; i < rounds; ++i) {
+      spool.commit(messages);
+      if (alone) spool.finish();
+    }
+    spool.finish();
     const double ended = seconds(CLOCK_MONOTONIC), cpu_ended = seconds(CLOCK_PROCESS_CPUTIME_ID);
     const std::uint64_t mean = (spool.figures().bytes_written - written) / (spool.figures().batches - batches);
     const std::size_t size = spool::round_up(mean, spool::block_bytes);
@@ -211,7 +233,16 @@ void commit(benchmark::State& state) {
   state.counters["raw_cpu_us"] = raw_cpu / count * 1e6;
   state.counters["bytes"] = static_cast<double>(bytes) / count;
 }
+
+void commit(benchmark::State& state) {
+  measure(state, false);
+}
 BENCHMARK(commit)->Arg(1)->Arg(10)->Arg(64)->Arg(200)->UseManualTime()->Unit(benchmark::kMicrosecond);
+
+void alone(benchmark::State& state) {
+  measure(state, true);
+}
+BENCHMARK(alone)->Arg(1)->Arg(10)->Arg(64)->Arg(200)->UseManualTime()->Unit(benchmark::kMicrosecond);
 
 }  // namespace
 }  // namespace postern::shard

@@ -90,9 +90,21 @@ void convert(benchmark::State& state, ContentConverter::Kind kind) {
   }
   state.SetBytesProcessed(static_cast<std::int64_t>(state.iterations() * content.size()));
 }
-BENCHMARK_CAPTURE(convert, stuff, ContentConverter::Kind::stuff);
-BENCHMARK_CAPTURE(convert, unstuff, ContentConverter::Kind::unstuff);
-BENCHMARK_CAPTURE(convert, stuffed_to_lf, ContentConverter::Kind::stuffed_to_lf);
+
+void convert_stuff(benchmark::State& state) {
+  convert(state, ContentConverter::Kind::stuff);
+}
+BENCHMARK(convert_stuff);
+
+void convert_unstuff(benchmark::State& state) {
+  convert(state, ContentConverter::Kind::unstuff);
+}
+BENCHMARK(convert_unstuff);
+
+void convert_stuffed_to_lf(benchmark::State& state) {
+  convert(state, ContentConverter::Kind::stuffed_to_lf);
+}
+BENCHMARK(convert_stuffed_to_lf);
 
 }  // namespace
 }  // namespace postern::smtp
