@@ -20,7 +20,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   for (int i = 0; !replay.done(); ++i) {
     POSTERN_CHECK(i < 100'000);
     if (replay.take_message()) continue;
-    if (const auto read = replay.take_read()) replay.on_read(disk.read(*read));
+    if (const auto read = replay.take_read()) replay.on_read(read->window, disk.read(read->intent));
   }
   if (log->intake() == Intake::open) fuzz::fill(*log, disk, 5);
   fuzz::turn(*log, disk);

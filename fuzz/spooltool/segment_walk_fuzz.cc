@@ -62,7 +62,7 @@ Positions living(const fuzz::Disk& disk) {
     if (const auto message = replay.take_message()) {
       locations.push_back(message->location);
     } else if (const auto read = replay.take_read()) {
-      replay.on_read(disk.read(*read));
+      replay.on_read(read->window, disk.read(read->intent));
     }
   }
   for (const mail::Location& location : locations) {

@@ -419,9 +419,16 @@ std::optional<SiteId> OwnerQueue::take_notice() {
   return notices_.take();
 }
 
-bool OwnerQueue::has_ready(SiteId id) const {
+std::uint32_t OwnerQueue::ready(SiteId id) const {
   const auto it = site_index_.find(id);
-  return it != site_index_.end() && sites_[it->second].ready != 0;
+  return it == site_index_.end() ? 0 : sites_[it->second].ready;
+}
+
+std::optional<mail::QueueId> OwnerQueue::next_ready(SiteId id) {
+  const auto it = site_index_.find(id);
+  if (it == site_index_.end() || sites_[it->second].ready == 0) return std::nullopt;
+  const Lane& lane = lanes_[lane_whose_turn_it_is(sites_[it->second])];
+  return messages_[entries_[lane.entries.head].message].queue_id;
 }
 
 std::optional<Work> OwnerQueue::pull(SiteId id, std::uint32_t recipients_max) {

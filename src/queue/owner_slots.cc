@@ -8,7 +8,7 @@ namespace postern::queue {
 
 void OwnerSlots::on_ready(SiteId site, Instant now) {
   Path& path = paths_[site];
-  path.ready = true;
+  path.ready = std::max(path.ready, 1u);
   settle(site, path, now);
 }
 
@@ -32,20 +32,21 @@ void OwnerSlots::on_slot_recall(const SlotRecall& recall, Instant now) {
 void OwnerSlots::on_pulled(SiteId site, bool more, Instant now) {
   Path& path = paths_[site];
   path.asked = more;
-  path.ready = more;
+  path.ready = more ? 1 : 0;
   settle(site, path, now);
 }
 
 void OwnerSlots::on_site_down(SiteId site, bool more, Instant now) {
   Path& path = paths_[site];
   path.asked = false;
-  path.ready = more;
+  path.ready = more ? 1 : 0;
   settle(site, path, now);
 }
 
-void OwnerSlots::on_started(SiteId site, bool more, Instant now) {
+void OwnerSlots::on_started(SiteId site, std::uint32_t ready, Instant now) {
   Path& path = paths_[site];
-  path.ready = more;
+  path.ready = ready;
+  path.pulling = false;
   settle(site, path, now);
 }
 
@@ -139,11 +140,14 @@ void OwnerSlots::settle(SiteId site, Path& path, Instant now, std::uint32_t back
   back += recalled;
 
   // One at a time: on_started() tells whether there is more.
-  if (path.ready && !held && running < path.granted && !(path.backoff.probing() && running > 0)) {
+  const bool patient = path.ready > 0 && !held && !may_start(path, now);
+  if (path.ready > 0 && !held && !patient && running < path.granted && !(path.backoff.probing() && running > 0)) {
     ++path.starting;
-    path.ready = false;
-    outputs_.push(Start{.site = site});
-  } else if (!path.ready || held) {
+    path.ready = 0;
+    path.pulling = true;
+    path.started_at = now;
+    outputs_.push(Start{.site = site, .connected = path.idle >= path.starting});
+  } else if ((path.ready == 0 && !path.pulling) || held) {
     // Without work, or not to be used, a slot is kept only for its open connection; not even for that for long if
     // others wait.
     std::uint32_t kept = std::max(running, std::min(in_use(path), path.granted));
@@ -161,8 +165,8 @@ void OwnerSlots::settle(SiteId site, Path& path, Instant now, std::uint32_t back
   }
 
   // While probing, one connection is enough; without any slot the home is asked for it.
-  const bool wants =
-      path.ready && !held && path.busy + path.starting == path.granted && !(path.backoff.probing() && path.granted > 0);
+  const bool wants = path.ready > 0 && !held && !patient && path.busy + path.starting == path.granted &&
+                     !(path.backoff.probing() && path.granted > 0);
   const bool ask = wants && !path.asked;
   if (ask) path.asked = true;
   if (back > 0) {
@@ -178,11 +182,18 @@ void OwnerSlots::settle(SiteId site, Path& path, Instant now, std::uint32_t back
   const Instant forget_at = path.backoff.probing() ? path.backoff.hold_until() + PathBackoff::hold_max : now;
   Instant timer = held ? path.backoff.hold_until() : forget_at;
   if (timer <= now) timer = never;
+  if (patient) timer = std::min(timer, path.started_at + patience);
   // A window that nobody looked at when it ended (there is work again, but one delivery probes the path first) is over:
   // its end as a timer would be due for ever.
   if (path.granted == running || path.window_end <= now) path.window_end = never;
   set_timer(site, path, std::min(timer, path.window_end));
-  if (path.timer == never && path.granted + path.closing == 0 && !path.ready && !path.asked) paths_.erase(site);
+  if (path.timer == never && path.granted + path.closing == 0 && path.ready == 0 && !path.asked) paths_.erase(site);
+}
+
+bool OwnerSlots::may_start(const Path& path, Instant now) {
+  const std::uint32_t running = path.busy + path.starting;
+  return running == 0 || path.idle > path.starting || path.ready / ready_per_connection >= running ||
+         now >= path.started_at + patience;
 }
 
 // Of `unused` idle connections, those that may go: as many as were unused throughout the last window.

@@ -222,8 +222,10 @@ void SlotBroker::serve_pulled(SiteId site, Path& path, Instant now) {
     const ShardIndex shard = next_owner(path);
     if (shard == options_.shards) return;
     path.owners[shard].pulling = true;
-    ++path.pulls;
-    actions_.push({.to = shard, .message = PullRequest{.site = site, .recipients_max = options_.recipients_max}});
+    const bool connected = path.idle > path.pulls++;
+    actions_.push(
+        {.to = shard,
+         .message = PullRequest{.site = site, .recipients_max = options_.recipients_max, .connected = connected}});
   }
 }
 

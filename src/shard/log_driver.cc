@@ -17,6 +17,9 @@ constexpr Duration space_interval = std::chrono::seconds(1);
 constexpr Duration making_alarm_interval = std::chrono::minutes(1);
 // Of the messages that the start could not read; of the others it says how many they are.
 constexpr std::size_t unreadable_told_max = 10;
+// Messages replayed in one turn, at about 5 µs each: a quarter of the turns' time, or a millisecond where they are
+// short.
+constexpr std::int64_t replayed_per_millisecond = 50, replayed_min = 256, replayed_max = 4096;
 
 Status failure(std::int32_t result, std::string_view what) {
   const StatusCode code = result == -ENOENT   ? StatusCode::kNotFound
@@ -158,62 +161,66 @@ StatusOr<io::Loop::LogFile> LogDriver::file(spool::Slot slot) {
 
 void LogDriver::begin_replay() {
   replay_ = std::make_unique<spool::Replay>(*log_);
+  replay_pumped_at_ = setup_.loop.now();
 }
 
-void LogDriver::pump_replay() {
-  // A bounded number per turn: new mail is served meanwhile.
-  for (int i = 0; i < 256; ++i) {
-    if (replay_->done()) {
-      const std::vector<spool::Replay::Unreadable>& unreadable = replay_->unreadable();
-      setup_.metrics.spool_messages_quarantined.add(unreadable.size());
-      for (std::size_t told = 0; told < std::min(unreadable.size(), unreadable_told_max); ++told) {
-        setup_.user.on_log_alarm(
-            *this, "message " + unreadable[told].id.to_string() +
-                       " cannot be read and stays in the spool: " + std::string(message_of(unreadable[told].status)));
-      }
-      if (unreadable.size() > unreadable_told_max) {
-        setup_.user.on_log_alarm(*this, std::to_string(unreadable.size() - unreadable_told_max) +
-                                            " more messages cannot be read and stay in the spool: " +
-                                            std::string(message_of(unreadable.back().status)));
-      }
-      if (!unreadable.empty()) {
-        setup_.user.on_log_alarm(*this,
-                                 "what is left of messages that cannot be read is saved by: postern-spool export "
-                                 "--all --include-damaged --data-dir " +
-                                     setup_.data_dir + " TO");
-      }
-      replay_.reset();
-      setup_.user.on_replay_done(*this);
-      return;
-    }
-    if (const std::optional<spool::ReplayedMessage> message = replay_->take_message()) {
-      setup_.user.on_replayed(*this, *message);
-      continue;
-    }
-    if (replay_->done()) continue;
-    if (const std::optional<spool::ReadIntent> intent = replay_->take_read()) {
-      read_into(*intent, Use::replay);
-      return;
-    }
-    return;  // a read is under way
+// A bounded number a turn, as new mail is served meanwhile; in proportion to what the turns take, so that the queue is
+// complete in time although much else is done.
+void LogDriver::pump_replay(Instant now) {
+  const auto turn = std::chrono::floor<std::chrono::microseconds>(now - std::exchange(replay_pumped_at_, now)).count();
+  auto left = std::clamp<std::int64_t>(turn * replayed_per_millisecond / 1000, replayed_min, replayed_max);
+  replay_waits_ = false;
+  for (; left > 0; --left) {
+    const std::optional<spool::ReplayedMessage> message = replay_->take_message();
+    if (replay_->done()) return end_replay();
+    if (!message) break;
+    setup_.user.on_replayed(*this, *message);
   }
+  while (const std::optional<spool::Replay::Read> read = replay_->take_read()) read_for_replay(*read);
+  replay_waits_ = left > 0 && replay_reads_ > 0;
 }
 
-void LogDriver::read_into(const spool::ReadIntent& intent, Use use) {
-  const StatusOr<io::Loop::LogFile> opened = file(intent.slot);
-  if (!opened.ok()) {
-    if (use == Use::replay) {
-      replay_->on_read(opened.status());
-    } else {
-      compaction_in_flight_ = false;
-      log_->on_compaction_read(opened.status(), setup_.loop.now());
-    }
-    return;
+void LogDriver::end_replay() {
+  const std::vector<spool::Replay::Unreadable>& unreadable = replay_->unreadable();
+  setup_.metrics.spool_messages_quarantined.add(unreadable.size());
+  for (std::size_t told = 0; told < std::min(unreadable.size(), unreadable_told_max); ++told) {
+    setup_.user.on_log_alarm(
+        *this, "message " + unreadable[told].id.to_string() +
+                   " cannot be read and stays in the spool: " + std::string(message_of(unreadable[told].status)));
   }
+  if (unreadable.size() > unreadable_told_max) {
+    setup_.user.on_log_alarm(*this, std::to_string(unreadable.size() - unreadable_told_max) +
+                                        " more messages cannot be read and stay in the spool: " +
+                                        std::string(message_of(unreadable.back().status)));
+  }
+  if (!unreadable.empty()) {
+    setup_.user.on_log_alarm(*this,
+                             "what is left of messages that cannot be read is saved by: postern-spool export "
+                             "--all --include-damaged --data-dir " +
+                                 setup_.data_dir + " TO");
+  }
+  replay_.reset();
+  setup_.user.on_replay_done(*this);
+}
+
+void LogDriver::read_for_replay(const spool::Replay::Read& read) {
+  const StatusOr<io::Loop::LogFile> opened = file(read.intent.slot);
+  if (!opened.ok()) return replay_->on_read(read.window, opened.status());
   ++pending_;
-  (use == Use::replay ? replay_asked_ : compaction_asked_) = intent.target.size();
-  if (use == Use::replay) replay_reading_ = true;
-  setup_.loop.log_read(*opened, intent.target, intent.offset, token(use));
+  ++replay_reads_;
+  replay_asked_.at(read.window) = read.intent.target.size();
+  io::Token name = token(Use::first_replay_read);
+  name.slot += read.window;
+  setup_.loop.log_read(*opened, read.intent.target, read.intent.offset, name);
+}
+
+void LogDriver::compact(const spool::ReadIntent& intent) {
+  const StatusOr<io::Loop::LogFile> opened = file(intent.slot);
+  if (!opened.ok()) return log_->on_compaction_read(opened.status(), setup_.loop.now());
+  ++pending_;
+  compaction_in_flight_ = true;
+  compaction_asked_ = intent.target.size();
+  setup_.loop.log_read(*opened, intent.target, intent.offset, token(Use::compaction));
 }
 
 // --- every turn ------------------------------------------------------------------------------------------------------
@@ -250,11 +257,10 @@ void LogDriver::turn(Instant now, bool more_is_coming) {
   }
   write_next(now, more_is_coming);
   if (replay_ && !stopping_) {
-    pump_replay();
+    pump_replay(now);
   } else if (!compaction_in_flight_ && !stopping_) {
     if (const std::optional<spool::ReadIntent> intent = log_->take_compaction_read(now)) {
-      compaction_in_flight_ = true;
-      read_into(*intent, Use::compaction);
+      compact(*intent);
     }
   }
   issue_reads();
@@ -288,7 +294,7 @@ Instant LogDriver::next_deadline() const {
 Instant LogDriver::next_step() const {
   if (replay_ != nullptr && !stopping_) {
     // Its next read or message is due unless a read is under way, whose completion wakes the loop.
-    return replay_waits() ? log_->next_deadline() : Instant::min();
+    return replay_waits_ ? log_->next_deadline() : Instant::min();
   }
   return stopping_ ? log_->next_deadline() : std::min(log_->next_deadline(), space_asked_ ? never : next_space_);
 }
@@ -350,6 +356,12 @@ void LogDriver::on_completion(const io::Completion& completion) {
   if (name >= static_cast<std::uint32_t>(Use::first_read)) {
     return on_read(name - static_cast<std::uint32_t>(Use::first_read), completion);
   }
+  if (name >= static_cast<std::uint32_t>(Use::first_replay_read)) {
+    const auto window = static_cast<unsigned>(name - static_cast<std::uint32_t>(Use::first_replay_read));
+    --replay_reads_;
+    replay_waits_ = false;
+    return replay_->on_read(window, read_status(completion, replay_asked_.at(window)));
+  }
   switch (static_cast<Use>(name)) {
     case Use::start:
       return on_start(completion);
@@ -364,10 +376,6 @@ void LogDriver::on_completion(const io::Completion& completion) {
       compaction_in_flight_ = false;
       log_->on_compaction_read(read_status(completion, compaction_asked_), setup_.loop.now());
       return;
-    case Use::replay:
-      replay_reading_ = false;
-      replay_->on_read(read_status(completion, replay_asked_));
-      return;
     case Use::space:
       if (completion.result >= 0) log_->on_space(space_.free_bytes);
       look_for_folder();
@@ -376,6 +384,7 @@ void LogDriver::on_completion(const io::Completion& completion) {
     case Use::folder:
     case Use::listed:
       return on_folder_seen(completion.result);
+    case Use::first_replay_read:
     case Use::first_read:
       break;
   }
@@ -607,9 +616,12 @@ void LogDriver::read_state(mail::Location location, mail::QueueId id, std::uint1
 }
 
 void LogDriver::ask(std::unique_ptr<Read> read) {
-  std::size_t place = 0;
-  while (place < reads_.size() && reads_[place]) ++place;
-  if (place == reads_.size()) reads_.emplace_back();
+  if (free_reads_.empty()) {
+    free_reads_.push_back(reads_.size());
+    reads_.emplace_back();
+  }
+  const std::size_t place = free_reads_.back();
+  free_reads_.pop_back();
   reads_[place] = std::move(read);
   waiting_reads_.push_back(place);
 }
@@ -656,6 +668,7 @@ void LogDriver::on_read(std::size_t place, const io::Completion& completion) {
 // Ends one read: what was asked for, decoded, or why not.
 void LogDriver::tell(std::size_t place, const Status& status) {
   const std::unique_ptr<Read> read = std::move(reads_[place]);
+  free_reads_.push_back(place);
   const Bytes range = read->buffer.size() > 0 ? read->buffer.first(read->range.bytes) : Bytes{};
   switch (read->what) {
     case Read::What::message:

@@ -3,6 +3,7 @@
 // It knows files and operations, and nothing of what the records mean. The shard owns one per log assigned to it.
 #pragma once
 
+#include <array>
 #include <atomic>
 #include <cstdint>
 #include <deque>
@@ -87,7 +88,8 @@ class LogDriver {
   LogDriver& operator=(const LogDriver&) = delete;
 
   void start();
-  // One living message at a time is replayed; the user paces it by calling turn().
+  // Living messages are replayed one after the other, some in each turn(): more of them when turns are long, so that it
+  // gets on beside much other work.
   void begin_replay();
 
   // Once per turn of the loop, behind everything that appends.
@@ -137,11 +139,11 @@ class LogDriver {
     write = 2,
     making = 3,
     compaction = 4,
-    replay = 5,
     space = 6,
     folder = 7,  // is it the one that it was
     listed = 8,  // is one of our files in it
-    first_read = 16
+    first_replay_read = 16,
+    first_read = 32
   };
 
   struct Read {
@@ -176,9 +178,10 @@ class LogDriver {
   void write_next(Instant now, bool more_is_coming);
   void on_write(const io::Completion& completion);
   void after_write();
-  [[nodiscard]] bool replay_waits() const { return replay_reading_; }
-  void read_into(const spool::ReadIntent& intent, Use use);
-  void pump_replay();
+  void compact(const spool::ReadIntent& intent);
+  void read_for_replay(const spool::Replay::Read& read);
+  void pump_replay(Instant now);
+  void end_replay();
   void ask(std::unique_ptr<Read> read);
   [[nodiscard]] StatusOr<spool::ReadRange> plan(const Read& read) const;
   void tell(std::size_t place, const Status& status);
@@ -244,11 +247,14 @@ class LogDriver {
   bool folder_gone_ = false;
 
   bool compaction_in_flight_ = false;
-  bool replay_reading_ = false;
+  unsigned replay_reads_ = 0;  // under way
+  bool replay_waits_ = false;  // for one of them
+  Instant replay_pumped_at_{};
   std::uint64_t recovery_asked_ = 0;  // bytes of the read under way
-  std::uint64_t replay_asked_ = 0;
+  std::array<std::uint64_t, spool::Replay::windows_max> replay_asked_{};
   std::uint64_t compaction_asked_ = 0;
-  std::vector<std::unique_ptr<Read>> reads_;  // by index; null: free
+  std::vector<std::unique_ptr<Read>> reads_;  // by place; null: free
+  std::vector<std::size_t> free_reads_;       // places in it
   std::deque<std::size_t> waiting_reads_;
   std::size_t reads_issued_ = 0;
 };

@@ -72,6 +72,10 @@ class Owner final : private ReadUser {
 
   // Lends `work` to `executor`: on_lent() follows, now or when the message has been read, or on_not_lent().
   void lend(queue::Work work, queue::ShardIndex executor, bool pulled);
+  // Whether lend() may be asked for a message that must be read back; not, while `loads_max` of them are being read.
+  [[nodiscard]] bool may_load() const { return loading_.size() < loads_max; }
+  // lend() reads nothing for it: it is in memory, or being read already.
+  [[nodiscard]] bool at_hand(mail::QueueId id) const { return store_.find(id) != nullptr || loading_.contains(id); }
   // The delivery has its outcomes, or was not attempted.
   void take_back(egress::Delivery& delivery);
   // No next hop of `site` can be reached.
@@ -124,6 +128,9 @@ class Owner final : private ReadUser {
     mail::Location asked;     // where it is being read
     std::vector<Lent*> waiting;
   };
+  // Some for the disk to choose from, and few enough that what they take is no matter: content comes under the budget
+  // of memory only when it has been read.
+  static constexpr std::size_t loads_max = 256;
   static constexpr Duration hunger_interval = std::chrono::milliseconds(100);
   // So many have room in one DSN (dsn::Options::bytes_max) unless the next hop was talkative, when those beyond are
   // counted in its text; and their settlements beside it in one batch.

@@ -13,6 +13,7 @@ constexpr std::size_t letters_per_turn = 1024;
 constexpr std::size_t timers_per_turn = 4096;
 // Rounds of work in one turn before the loop looks at the sockets again.
 constexpr int work_rounds = 16;
+constexpr std::size_t starts_per_round = 256;
 // After the grace: for outcomes and settlements of what was aborted.
 constexpr Duration flush_max = std::chrono::seconds(10);
 // While mail is taken up from the spool, the operator is told how far it is this often.
@@ -308,6 +309,12 @@ void Shard::work() {
       any = true;
     }
     any |= owner_.work();
+    for (std::size_t i = 0; i < starts_per_round && (phase_ >= Phase::stopping || owner_.may_load()); ++i) {
+      const std::optional<WaitingStart> start = waiting_starts_.take();
+      if (!start) break;
+      start_now(*start);
+      any = true;
+    }
     if (!any) {
       work_left_ = false;
       return;
@@ -454,7 +461,11 @@ void Shard::receive(Letter&& letter) {
   } else if (auto* recall = std::get_if<queue::SlotRecall>(&letter)) {
     slots_.on_slot_recall(*recall, now);
   } else if (auto* pull = std::get_if<queue::PullRequest>(&letter)) {
-    answer_pull(*pull, queue::home_of(pull->site, process_.mailboxes.shards()));
+    start_or_wait({.site = pull->site,
+                   .recipients_max = pull->recipients_max,
+                   .home = queue::home_of(pull->site, process_.mailboxes.shards()),
+                   .pulled = true,
+                   .connected = pull->connected});
   } else if (auto* answer = std::get_if<PullAnswer>(&letter)) {
     queue::PullReply reply{.site = answer->site, .from = answer->from, .work = std::nullopt, .more = answer->more};
     if (answer->delivery != nullptr) reply.work.emplace();
@@ -477,15 +488,11 @@ void Shard::receive(Letter&& letter) {
 void Shard::carry(const queue::OwnerSlots::Output& output) {
   const queue::ShardIndex shards = process_.mailboxes.shards();
   if (const auto* start = std::get_if<queue::OwnerSlots::Start>(&output)) {
-    std::optional<queue::Work> work;
-    if (phase_ < Phase::stopping) work = queue_.pull(start->site, snapshot_->options->smtp_client.recipients);
-    const Instant now = loop_->now();
-    slots_.on_started(start->site, phase_ < Phase::stopping && queue_.has_ready(start->site), now);
-    if (work) {
-      owner_.lend(*std::move(work), index_, false);
-    } else {
-      slots_.on_start_void(start->site, now);
-    }
+    start_or_wait({.site = start->site,
+                   .recipients_max = snapshot_->options->smtp_client.recipients,
+                   .home = index_,
+                   .pulled = false,
+                   .connected = start->connected});
   } else if (const auto* close = std::get_if<queue::OwnerSlots::CloseIdle>(&output)) {
     egress_.close_idle(close->site, close->connections);
   } else if (const auto* notice = std::get_if<queue::Notice>(&output)) {
@@ -509,13 +516,30 @@ void Shard::carry(queue::SlotBroker::Action action) {
   }
 }
 
-void Shard::answer_pull(const queue::PullRequest& request, queue::ShardIndex home) {
-  std::optional<queue::Work> work;
-  if (phase_ < Phase::stopping) work = queue_.pull(request.site, request.recipients_max);
-  if (work) {
-    owner_.lend(*std::move(work), home, true);
+bool Shard::must_wait(mail::SiteId site) {
+  if (phase_ >= Phase::stopping || owner_.may_load()) return false;
+  const std::optional<mail::QueueId> next = queue_.next_ready(site);
+  return next && !owner_.at_hand(*next);
+}
+
+void Shard::start_or_wait(const WaitingStart& start) {
+  if (must_wait(start.site)) {
+    waiting_starts_.push(start);
   } else {
-    send_pull_answer(request.site, home, nullptr);
+    start_now(start);
+  }
+}
+
+void Shard::start_now(const WaitingStart& start) {
+  std::optional<queue::Work> work;
+  if (phase_ < Phase::stopping) work = queue_.pull(start.site, start.recipients_max);
+  if (!start.pulled) {
+    slots_.on_started(start.site, phase_ < Phase::stopping ? queue_.ready(start.site) : 0, loop_->now());
+  }
+  if (work) {
+    owner_.lend(*std::move(work), start.home, start.pulled);
+  } else {
+    on_not_lent(start.site, start.home, start.pulled);
   }
 }
 

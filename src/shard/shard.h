@@ -33,6 +33,7 @@
 #include "shard/process.h"
 #include "shard/router.h"
 #include "shard/snapshot.h"
+#include "shard/waiting_starts.h"
 
 namespace postern::shard {
 
@@ -96,7 +97,10 @@ class Shard final : private io::Sink,
   void receive(Letter&& letter);
   void carry(const queue::OwnerSlots::Output& output);
   void carry(queue::SlotBroker::Action action);
-  void answer_pull(const queue::PullRequest& request, queue::ShardIndex home);
+  // Begins the delivery, or lets it wait until its message may be read back.
+  void start_or_wait(const WaitingStart& start);
+  void start_now(const WaitingStart& start);
+  [[nodiscard]] bool must_wait(mail::SiteId site);
   void send_pull_answer(mail::SiteId site, queue::ShardIndex home, egress::Delivery* delivery);
   void fail_start(const Status& status);
   void say(Severity severity, const std::string& text);
@@ -165,6 +169,7 @@ class Shard final : private io::Sink,
   MessageStore store_;
   queue::OwnerQueue queue_;
   queue::OwnerSlots slots_;
+  WaitingStarts waiting_starts_;
   queue::SlotBroker broker_;
   Router router_;
   Intake intake_;

@@ -10,8 +10,7 @@
 namespace postern::spool {
 namespace {
 
-constexpr std::uint64_t message_window_bytes = 256u << 10;
-constexpr std::uint64_t state_window_bytes = 256u << 10;
+constexpr std::uint64_t window_bytes = 256u << 10;
 // What lies between two states that one read takes along: less than another read would cost.
 constexpr std::uint64_t state_gap_bytes = 32u << 10;
 constexpr std::size_t states_per_round = 512u << 10;
@@ -93,30 +92,41 @@ void Replay::collect_round() {
   }
 }
 
+void Replay::plan_states() {
+  const Index& index = log_->index();
+  for (planned_states_ = std::max(planned_states_, ref_); planned_states_ < refs_.size() && ahead_.has_room();) {
+    const StateRef& first = refs_[planned_states_++];
+    const Segment* const segment = index.find_segment(sequence_of(first.position));
+    if (segment == nullptr) continue;
+    const std::uint64_t from = offset_of(first.position);
+    std::uint64_t end = from + first.bytes;
+    for (; planned_states_ < refs_.size(); ++planned_states_) {
+      const StateRef& ref = refs_[planned_states_];
+      const std::uint64_t begin = offset_of(ref.position);
+      if (sequence_of(ref.position) != segment->sequence || begin > end + state_gap_bytes) break;
+      if (begin + ref.bytes > from + window_bytes) break;
+      end = std::max(end, begin + ref.bytes);
+    }
+    ahead_.add().ask(segment->slot, segment->sequence, segment->bytes, from, end);
+  }
+}
+
 bool Replay::read_round() {
   const Index& index = log_->index();
   for (; ref_ < refs_.size(); ++ref_) {
     StateRef& ref = refs_[ref_];
     const Segment* const segment = index.find_segment(sequence_of(ref.position));
-    const std::uint64_t offset = offset_of(ref.position);
-    const std::uint64_t bytes = std::exchange(ref.bytes, 0);
-    if (segment == nullptr) continue;  // its recipient was settled meanwhile
-    if (!states_.holds(segment->sequence, offset, bytes)) {
-      ref.bytes = static_cast<std::uint32_t>(bytes);
-      std::uint64_t end = offset + bytes;
-      for (std::size_t i = ref_ + 1; i < refs_.size(); ++i) {
-        const std::uint64_t begin = offset_of(refs_[i].position);
-        if (sequence_of(refs_[i].position) != segment->sequence || begin > end + state_gap_bytes) break;
-        if (begin + refs_[i].bytes > offset + state_window_bytes) break;
-        end = std::max(end, begin + refs_[i].bytes);
-      }
-      ask(states_, *segment, offset, bytes, end);
-      return false;
+    if (segment == nullptr) {  // its recipient was settled meanwhile
+      ref.bytes = 0;
+      continue;
     }
-    const Bytes record = states_.buffer.first(states_.bytes).subspan(offset - states_.offset, bytes);
-    const auto header = check_record(segment->checksum, ref.position, record);
+    plan_states();
+    const std::optional<Bytes> record = bytes_at(single_state_, *segment, offset_of(ref.position), ref.bytes);
+    if (!record) return false;
+    ref.bytes = 0;
+    const auto header = check_record(segment->checksum, ref.position, *record);
     if (!header || header->kind != RecordKind::retry_state) continue;
-    const Bytes opaque = record.subspan(sizeof(RecordHeader), header->meta_bytes);
+    const Bytes opaque = record->subspan(sizeof(RecordHeader), header->meta_bytes);
     ref.begin = static_cast<std::uint32_t>(round_bytes_.size());
     ref.bytes = static_cast<std::uint32_t>(opaque.size());
     round_bytes_.insert(round_bytes_.end(), opaque.begin(), opaque.end());
@@ -152,33 +162,49 @@ void Replay::pass_over(const Segment& segment, const Entry& entry, std::string_v
   next_message();
 }
 
-void Replay::ask(Window& window, const Segment& segment, std::uint64_t from, std::uint64_t bytes, std::uint64_t to) {
-  asked_ = &window;
-  asked_sequence_ = segment.sequence;
-  asked_slot_ = segment.slot;
-  asked_offset_ = round_down(from, block_bytes);
-  asked_bytes_ = std::min(round_up(to, block_bytes), segment.bytes) - asked_offset_;
-  asked_least_ = round_up(from + bytes, block_bytes) - asked_offset_;
-  read_taken_ = false;
+std::optional<Bytes> Replay::bytes_at(ReadWindow& single, const Segment& segment, std::uint64_t from,
+                                      std::uint64_t size) {
+  const ReadAhead::Found found = ahead_.find(segment.sequence, from, size);
+  if (found.wait) return std::nullopt;
+  if (found.window != nullptr) return found.window->at(from, size);
+  return single_at(single, segment, from, size);
 }
 
-// As far as the living messages that follow closely reach.
-std::uint64_t Replay::message_window_end(const Segment& segment, std::uint64_t head) const {
-  const std::uint64_t from = std::uint64_t{segment.entries[next_.entry].units} * record_alignment;
-  std::uint64_t end = from + head;
-  for (std::size_t i = next_.entry + 1; i < segment.entries.size(); ++i) {
-    const Entry& entry = segment.entries[i];
-    if (entry.unsettled == 0) continue;
-    const std::uint64_t begin = std::uint64_t{entry.units} * record_alignment;
-    const std::uint64_t needed = begin + std::min<std::uint64_t>(entry.bytes, head_guess_bytes);
-    if (needed > from + message_window_bytes) break;
-    end = std::max(end, needed);
+std::optional<Bytes> Replay::single_at(ReadWindow& single, const Segment& segment, std::uint64_t from,
+                                       std::uint64_t size) {
+  if (single.state == ReadWindow::State::filled && single.covers(segment.sequence, from, size)) {
+    return single.at(from, size);
   }
-  return end;
+  if (single.state != ReadWindow::State::reading) {
+    single.ask(segment.slot, segment.sequence, segment.bytes, from, from + size);
+  }
+  return std::nullopt;
+}
+
+// Each window as far as the living messages that follow closely reach.
+void Replay::plan_messages() {
+  const Index& index = log_->index();
+  planned_messages_ = std::max(planned_messages_, next_);
+  while (ahead_.has_room() && find_living(planned_messages_) && planned_messages_ < collected_) {
+    const Segment& segment = *index.find_segment(planned_messages_.sequence);
+    const auto begin_of = [](const Entry& entry) { return std::uint64_t{entry.units} * record_alignment; };
+    const auto end_of = [&](const Entry& entry) {
+      return begin_of(entry) + std::min<std::uint64_t>(entry.bytes, head_guess_bytes);
+    };
+    std::size_t& at = planned_messages_.entry;
+    const std::uint64_t from = begin_of(segment.entries[at]);
+    std::uint64_t end = end_of(segment.entries[at]);
+    for (++at; at < segment.entries.size(); ++at) {
+      const Entry& entry = segment.entries[at];
+      if (entry.unsettled == 0) continue;
+      if (end_of(entry) > from + window_bytes) break;
+      end = std::max(end, end_of(entry));
+    }
+    ahead_.add().ask(segment.slot, segment.sequence, segment.bytes, from, end);
+  }
 }
 
 std::optional<ReplayedMessage> Replay::take_message() {
-  if (asked_ != nullptr) return std::nullopt;
   const Index& index = log_->index();
   while (!done_) {
     if (round_ == Round::collecting) {
@@ -186,14 +212,17 @@ std::optional<ReplayedMessage> Replay::take_message() {
       if (round_ == Round::collecting) return std::nullopt;
     }
     if (round_ == Round::reading) {
-      if (!read_round()) return std::nullopt;
+      if (!read_round() || !ahead_.clear()) return std::nullopt;
       round_ = Round::handing_out;
     }
     if (!find_living(next_)) {
+      if (!nothing_is_read()) return std::nullopt;
       finish();
       break;
     }
     if (next_ >= collected_) {
+      if (!ahead_.clear()) return std::nullopt;
+      planned_states_ = 0;
       refs_.clear();
       round_bytes_.clear();
       round_size_ = 0;
@@ -204,11 +233,10 @@ std::optional<ReplayedMessage> Replay::take_message() {
     const Entry& entry = segment.entries[next_.entry];
     const std::uint64_t offset = std::uint64_t{entry.units} * record_alignment;
     const std::uint64_t head = head_bytes_ != 0 ? head_bytes_ : std::min<std::uint64_t>(entry.bytes, head_guess_bytes);
-    if (!messages_.holds(next_.sequence, offset, head)) {
-      ask(messages_, segment, offset, head, message_window_end(segment, head));
-      return std::nullopt;
-    }
-    const Bytes at = messages_.buffer.first(messages_.bytes).subspan(offset - messages_.offset, head);
+    plan_messages();
+    const std::optional<Bytes> read = bytes_at(single_head_, segment, offset, head);
+    if (!read) return std::nullopt;
+    const Bytes at = *read;
     const std::size_t needed = head_bytes(at);
     if (needed > head && needed <= entry.bytes) {
       head_bytes_ = needed;
@@ -261,15 +289,11 @@ bool Replay::gather(std::uint64_t position, const Entry& entry) {
         state = Bytes(round_bytes_).subspan(known->begin, known->bytes);
       } else {
         // It is newer than the round.
-        const std::uint64_t offset = offset_of(ref->position);
-        if (!states_.holds(segment->sequence, offset, ref->bytes)) {
-          ask(states_, *segment, offset, ref->bytes, offset + ref->bytes);
-          return false;
-        }
-        const Bytes record = states_.buffer.first(states_.bytes).subspan(offset - states_.offset, ref->bytes);
-        const auto header = check_record(segment->checksum, ref->position, record);
+        const std::optional<Bytes> record = single_at(single_state_, *segment, offset_of(ref->position), ref->bytes);
+        if (!record) return false;
+        const auto header = check_record(segment->checksum, ref->position, *record);
         if (header && header->kind == RecordKind::retry_state && header->queue_id == entry.queue_id()) {
-          state = record.subspan(sizeof(RecordHeader), header->meta_bytes);
+          state = record->subspan(sizeof(RecordHeader), header->meta_bytes);
         }
       }
       state_bytes_.insert(state_bytes_.end(), state.begin(), state.end());
@@ -280,28 +304,31 @@ bool Replay::gather(std::uint64_t position, const Entry& entry) {
   return true;
 }
 
-std::optional<ReadIntent> Replay::take_read() {
-  if (asked_ == nullptr || read_taken_) return std::nullopt;
-  if (asked_->buffer.size() < asked_bytes_) asked_->buffer = AlignedBuffer(asked_bytes_);
-  asked_->bytes = 0;
-  read_taken_ = true;
-  return ReadIntent{asked_slot_, asked_offset_, asked_->buffer.bytes().first(asked_bytes_)};
+// --- reads -----------------------------------------------------------------------------------------------------------
+
+std::optional<Replay::Read> Replay::take_read() {
+  if (done_) return std::nullopt;
+  // What take_message() stands still for comes first.
+  for (unsigned i = 0; i < singles_.size(); ++i) {
+    if (singles_[i]->state == ReadWindow::State::asked) {
+      return Read{ReadAhead::windows_max + i, singles_[i]->begin_reading()};
+    }
+  }
+  return ahead_.take_read();
 }
 
-void Replay::on_read(const Status& status) {
-  POSTERN_CHECK(asked_ != nullptr && read_taken_);
-  Window& window = *asked_;
-  asked_ = nullptr;
-  if (!status.ok() && asked_bytes_ > asked_least_) {
-    asked_bytes_ = asked_least_;  // somewhere in it is a bad block: read no more than what is needed now
-    asked_ = &window;
-    read_taken_ = false;
-    return;
-  }
-  if (!status.ok()) std::memset(window.buffer.data(), 0, asked_bytes_);  // validates as nothing
-  window.sequence = asked_sequence_;
-  window.offset = asked_offset_;
-  window.bytes = asked_bytes_;
+void Replay::on_read(unsigned window, const Status& status) {
+  if (window < ReadAhead::windows_max) return ahead_.on_read(window, status);
+  ReadWindow& single = *singles_.at(window - ReadAhead::windows_max);
+  POSTERN_CHECK(single.state == ReadWindow::State::reading);
+  if (!status.ok()) std::memset(single.buffer.data(), 0, single.bytes);  // validates as nothing
+  single.state = ReadWindow::State::filled;
+}
+
+// Memory that a read under way writes to must not go.
+bool Replay::nothing_is_read() {
+  return ahead_.clear() && single_head_.state != ReadWindow::State::reading &&
+         single_state_.state != ReadWindow::State::reading;
 }
 
 }  // namespace postern::spool

@@ -222,7 +222,7 @@ class Simulation {
   void carry(ShardIndex at, const OwnerSlots::Start& start) {
     Shard& shard = *shards_[at];
     auto work = shard.queue.pull(start.site, 5);
-    shard.slots.on_started(start.site, shard.queue.has_ready(start.site), now_.monotonic);
+    shard.slots.on_started(start.site, shard.queue.ready(start.site), now_.monotonic);
     if (work) {
       running_.push_back({.at = at, .owner = at, .work = *std::move(work), .leased = true});
     } else {
@@ -475,9 +475,9 @@ struct TwoConnections {
     slots.on_ready(site, now);
     EXPECT_TRUE(std::holds_alternative<Notice>(*slots.take_output()));
     slots.on_slot_grant({.site = site, .slots = 2}, now);
-    for (const bool more : {true, false}) {
+    for (const std::uint32_t ready : {OwnerSlots::ready_per_connection, 0u}) {
       EXPECT_TRUE(std::holds_alternative<OwnerSlots::Start>(*slots.take_output()));
-      slots.on_started(site, more, now);
+      slots.on_started(site, ready, now);
       slots.on_connecting(site, now);
     }
     slots.on_delivery_done(site, true, now);
@@ -521,7 +521,7 @@ TEST(OwnerSlots, WorkThatComesWhileTheLastConnectionClosesWaitsForASlot) {
   // A slot that is granted meanwhile: the delivery takes the other's place when that is gone.
   with.slots.on_slot_grant({.site = TwoConnections::site, .slots = 1}, with.now);
   EXPECT_TRUE(std::holds_alternative<OwnerSlots::Start>(*with.slots.take_output()));
-  with.slots.on_started(TwoConnections::site, false, with.now);
+  with.slots.on_started(TwoConnections::site, 0, with.now);
   with.slots.on_connecting(TwoConnections::site, with.now);
   EXPECT_EQ(std::get<SlotReturn>(*with.slots.take_output()).slots, 1u);
   EXPECT_EQ(with.slots.slots_held(TwoConnections::site), 1u);
@@ -546,12 +546,62 @@ TEST(OwnerSlots, OneThatIsNeededNowAndThenStays) {
     EXPECT_FALSE(with.slots.take_output());
     with.slots.on_ready(TwoConnections::site, with.now);
     EXPECT_TRUE(std::holds_alternative<OwnerSlots::Start>(*with.slots.take_output()));
-    with.slots.on_started(TwoConnections::site, false, with.now);
+    with.slots.on_started(TwoConnections::site, 0, with.now);
     with.slots.on_connecting(TwoConnections::site, with.now);
     with.slots.on_delivery_done(TwoConnections::site, true, with.now);
   }
   EXPECT_FALSE(with.slots.take_output());
   EXPECT_EQ(with.slots.slots_held(TwoConnections::site), 2u);
+}
+
+struct OneConnection {
+  static constexpr SiteId site{7};
+  OwnerSlots slots{0};
+  Instant now{minutes(1)};
+  // Five slots, one delivery under way; `ready` recipients wait.
+  explicit OneConnection(std::uint32_t ready) {
+    slots.on_ready(site, now);
+    EXPECT_TRUE(std::holds_alternative<Notice>(*slots.take_output()));
+    slots.on_slot_grant({.site = site, .slots = 5}, now);
+    start(false, ready);
+  }
+  void start(bool connected, std::uint32_t ready) {
+    const auto output = slots.take_output();
+    ASSERT_TRUE(output && std::holds_alternative<OwnerSlots::Start>(*output));
+    EXPECT_EQ(std::get<OwnerSlots::Start>(*output).connected, connected);
+    slots.on_started(site, ready, now);
+    slots.on_connecting(site, now);
+  }
+};
+
+TEST(OwnerSlots, AFewWaitForTheConnectionThatIsOpen) {
+  OneConnection with(OwnerSlots::ready_per_connection - 1);
+  EXPECT_FALSE(with.slots.take_output());
+  with.slots.on_delivery_done(OneConnection::site, true, with.now);
+  with.start(true, 0);
+  EXPECT_EQ(std::get<SlotReturn>(*with.slots.take_output()).slots, 4u);
+}
+
+TEST(OwnerSlots, ManyGetConnectionsInProportion) {
+  constexpr std::uint32_t each = OwnerSlots::ready_per_connection;
+  OneConnection with(3 * each);
+  with.start(false, 3 * each);
+  with.start(false, 3 * each);
+  with.start(false, 3 * each);
+  EXPECT_FALSE(with.slots.take_output()) << "four for what is under way and three times eight";
+}
+
+TEST(OwnerSlots, NobodyWaitsForLongForAConnectionThatHangs) {
+  OneConnection with(1);
+  ASSERT_EQ(with.slots.next_deadline(), with.now + OwnerSlots::patience);
+  with.now = with.slots.next_deadline() - milliseconds(1);
+  with.slots.on_deadline(with.now);
+  EXPECT_FALSE(with.slots.take_output());
+  with.now += milliseconds(1);
+  with.slots.on_deadline(with.now);
+  with.start(false, 0);
+  EXPECT_EQ(std::get<SlotReturn>(*with.slots.take_output()).slots, 3u);
+  EXPECT_EQ(with.slots.next_deadline(), never);
 }
 
 TEST(SlotBroker, KnowsWhichPathsItLeases) {
@@ -605,17 +655,17 @@ TEST(OwnerSlots, AWindowThatEndsWhileOneDeliveryProbesThePathIsOver) {
   Random random(1);
   const SiteId site{7};
   Instant now{minutes(1)};
-  const auto start = [&](bool more) {
+  const auto start = [&](std::uint32_t ready) {
     bool started = false;
     while (const auto output = slots.take_output()) started |= std::holds_alternative<OwnerSlots::Start>(*output);
     ASSERT_TRUE(started);
-    slots.on_started(site, more, now);
+    slots.on_started(site, ready, now);
     slots.on_connecting(site, now);
   };
   slots.on_ready(site, now);
   slots.on_slot_grant({.site = site, .slots = 2}, now);
-  start(true);
-  start(false);
+  start(OwnerSlots::ready_per_connection);
+  start(0);
   slots.on_delivery_done(site, true, now);
   slots.on_path_failed(site, now, random);
   now += minutes(1);
@@ -628,7 +678,7 @@ TEST(OwnerSlots, AWindowThatEndsWhileOneDeliveryProbesThePathIsOver) {
   EXPECT_GT(slots.next_deadline(), now);
   // The end of the probe lets the work begin.
   slots.on_path_succeeded(site, now);
-  start(false);
+  start(0);
 }
 
 }  // namespace

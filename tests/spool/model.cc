@@ -255,8 +255,15 @@ std::vector<Found> Rig::replay() {
       }
       locations_[message->id.value] = message->location;
       all.push_back(std::move(*found));
-    } else if (const auto intent = replay.take_read()) {
-      replay.on_read(disk_.read(intent->slot, intent->offset, intent->target));
+      continue;
+    }
+    // All that is asked for at once, and answered last first.
+    std::vector<Replay::Read> reads;
+    while (const auto read = replay.take_read()) reads.push_back(*read);
+    EXPECT_LE(reads.size(), Replay::windows_max);
+    for (; !reads.empty(); reads.pop_back()) {
+      const ReadIntent& intent = reads.back().intent;
+      replay.on_read(reads.back().window, disk_.read(intent.slot, intent.offset, intent.target));
     }
   }
   EXPECT_TRUE(replay.done());

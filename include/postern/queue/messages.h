@@ -98,6 +98,7 @@ struct SlotRecall {
 struct PullRequest {
   SiteId site{};
   std::uint32_t recipients_max = 0;
+  bool connected = false;  // an idle connection waits for it
 };
 
 // owner → home: answers one PullRequest.

@@ -171,7 +171,10 @@ class OwnerQueue {
   // A site that has ready work now and had none. Not given again before nothing was ready for it (pulled, deferred,
   // expired).
   [[nodiscard]] std::optional<SiteId> take_notice();
-  [[nodiscard]] bool has_ready(SiteId site) const;
+  [[nodiscard]] std::uint32_t ready(SiteId site) const;  // recipients
+  [[nodiscard]] bool has_ready(SiteId site) const { return ready(site) > 0; }
+  // The message that pull() would give now.
+  [[nodiscard]] std::optional<mail::QueueId> next_ready(SiteId site);
   // Up to `recipients_max` (≥ 1) recipients of the message whose turn it is; nullopt when nothing is ready.
   [[nodiscard]] std::optional<Work> pull(SiteId site, std::uint32_t recipients_max);
   // Ends a delivery. `outcomes` are in the order of Work::recipients; recipients without one were not attempted and go

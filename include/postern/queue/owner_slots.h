@@ -31,6 +31,7 @@ class OwnerSlots {
   // on_start_void() when there was nothing to deliver after all or it could not be begun.
   struct Start {
     SiteId site{};
+    bool connected = false;  // an idle connection waits for it
   };
   // Close this many idle connections to `site` without waiting for more than what is under way to them;
   // on_idle_closed() for each, and then its slot goes home: the limit counts open connections, and the next one is
@@ -43,6 +44,10 @@ class OwnerSlots {
   using Output = std::variant<Start, CloseIdle, Notice, SlotRequest, SlotReturn>;
 
   static constexpr Duration idle_window = std::chrono::milliseconds(100);
+  // A connection costs more than many messages: a further one is opened only for so many ready recipients for each that
+  // is in use, or when what is ready has waited this long for one of them.
+  static constexpr std::uint32_t ready_per_connection = 8;
+  static constexpr Duration patience = std::chrono::milliseconds(250);
 
   explicit OwnerSlots(ShardIndex self) : self_(self) {}
 
@@ -59,8 +64,8 @@ class OwnerSlots {
   void on_site_down(SiteId site, bool more, Instant now);
 
   // --- from this shard's own deliveries
-  // The pull for a Start has been made. `more`: OwnerQueue::has_ready(site).
-  void on_started(SiteId site, bool more, Instant now);
+  // The pull for a Start has been made. `ready`: OwnerQueue::ready(site).
+  void on_started(SiteId site, std::uint32_t ready, Instant now);
   // The delivery takes its connection: an idle one of this shard to the site if there is any, else the place of one
   // that is being closed (it connects when that is gone), else it opens a new one.
   void on_connecting(SiteId site, Instant now);
@@ -88,10 +93,12 @@ class OwnerSlots {
     std::uint32_t idle = 0;      // idle open connections
     std::uint32_t closing = 0;   // CloseIdle was said; their slots are not in `granted` any more, and not home yet
     std::uint32_t recalled = 0;  // ≤ granted
-    bool ready = false;          // there is ready work, as far as was said
+    std::uint32_t ready = 0;     // recipients that are, as far as was said; perhaps more by now
+    bool pulling = false;        // a Start was given whose on_started() has not come: there may be more
     bool told_idle = false;      // SlotRecall::idle holds
     bool asked = false;          // the home has been told and has not answered
     PathBackoff backoff{};
+    Instant started_at{};  // the last Start
     // While others wait: the fewest idle connections since the window began, and its end (`never`: no window).
     std::uint32_t unused_min = 0;
     Instant window_end = never;
@@ -100,6 +107,8 @@ class OwnerSlots {
 
   // Connections that are open or may be opened for what has been started: at most `granted`.
   [[nodiscard]] static std::uint32_t in_use(const Path& path) { return path.busy + std::max(path.starting, path.idle); }
+  // Whether one more connection, or an idle one, may be used for what is ready.
+  [[nodiscard]] static bool may_start(const Path& path, Instant now);
   [[nodiscard]] static std::uint32_t unused_for_long(Path& path, std::uint32_t unused, Instant now);
   // Starts what can start, asks for what is missing, returns what is not used and `back` slots of connections that were
   // closing; then drops an empty record.

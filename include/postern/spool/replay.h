@@ -1,21 +1,23 @@
 // Reads the living messages of a log after a start, in order of location, while the log is already in use: for the
-// queue to take them up again. Without I/O; the driver serves one read at a time (several Replays, of several logs, may
-// run side by side).
+// queue to take them up again. Without I/O; the driver makes the reads, as many at a time as it is given, and answers
+// them in any order (several Replays, of several logs, may run side by side).
 //
 //   while (!replay.done()) { if (auto m = replay.take_message()) … else if (auto r = replay.take_read()) read,
-//   on_read(); }
+//   on_read(r->window); else wait for a read under way, if there is any; }
 //
 // Only messages that were there when the log was recovered; each once; those settled meanwhile are left out. The log
 // does not compact until it is done.
 //
 // Retry states lie where the attempts happened, in an order of their own. So the states of some hundred thousand
 // recipients are read first, in the order of the disk, and then the messages are handed out, in theirs: both are long
-// reads. Between these take_message() and take_read() may both have nothing although it is not done(): call again.
+// reads, eight of up to 256 KiB at a time, as the driver's turns may be long and the disk's answers slow. Between these
+// take_message() and take_read() may both have nothing although it is not done() and no read is under way: call again.
 //
-// Memory: two windows of 256 KiB, and the states of one round: state_round_bytes, what one more message may have, and
-// 16 bytes for each.
+// Memory: the windows (2 MiB, and a head that is larger), and the states of one round: state_round_bytes, what one more
+// message may have, and 16 bytes for each.
 #pragma once
 
+#include <array>
 #include <compare>
 #include <cstddef>
 #include <cstdint>
@@ -25,8 +27,8 @@
 #include <utility>
 #include <vector>
 
-#include <postern/spool/aligned_buffer.h>
 #include <postern/spool/log.h>
+#include <postern/spool/read_ahead.h>
 
 namespace postern::spool {
 
@@ -51,12 +53,17 @@ class Replay {
  public:
   // `log` outlives it. One per Log, at any time after its making.
   explicit Replay(Log& log);
+  Replay(const Replay&) = delete;
+  Replay& operator=(const Replay&) = delete;
 
   // The next message when what it needs has been read; nullopt: serve take_read(), or done().
   [[nodiscard]] std::optional<ReplayedMessage> take_message();
-  [[nodiscard]] std::optional<ReadIntent> take_read();
-  // Anything but OK: that range can not be read; its messages are passed over (see unreadable()).
-  void on_read(const Status& status);
+  using Read = ReadAhead::Read;
+  static constexpr unsigned windows_max = ReadAhead::windows_max + 2;  // reads under way at a time
+  [[nodiscard]] std::optional<Read> take_read();
+  // Anything but OK: that range can not be read. Each of its messages is read again by itself, and passed over when
+  // that fails too (see unreadable()).
+  void on_read(unsigned window, const Status& status);
   [[nodiscard]] bool done() const { return done_; }
 
   struct Unreadable {
@@ -68,15 +75,6 @@ class Replay {
   [[nodiscard]] const std::vector<Unreadable>& unreadable() const { return unreadable_; }
 
  private:
-  struct Window {
-    AlignedBuffer buffer;
-    std::uint64_t sequence = 0;
-    std::uint64_t offset = 0;
-    std::uint64_t bytes = 0;  // 0: nothing is in it
-    [[nodiscard]] bool holds(std::uint64_t sequence_wanted, std::uint64_t from, std::uint64_t size) const {
-      return sequence == sequence_wanted && from >= offset && from + size <= offset + bytes;
-    }
-  };
   // A retry state that this round needs.
   struct StateRef {
     std::uint64_t position = 0;
@@ -92,16 +90,23 @@ class Replay {
   // Puts the cursor on a living message; false: there is none any more.
   [[nodiscard]] bool find_living(Cursor& cursor) const;
   void collect_round();
-  // Takes what the states window holds; false: a read is needed.
+  // Takes what has been read; false: a read is needed.
   [[nodiscard]] bool read_round();
+  // Ask for what comes next, as far as there are windows.
+  void plan_states();
+  void plan_messages();
   [[nodiscard]] const StateRef* find_in_round(std::uint64_t position) const;
+  [[nodiscard]] bool nothing_is_read();
   void finish();
   void next_message();
   void pass_over(const Segment& segment, const Entry& entry, std::string_view what);
   [[nodiscard]] bool gather(std::uint64_t position, const Entry& entry);
-  // Reads `bytes` at `from`, and on to `to` where the disk allows.
-  void ask(Window& window, const Segment& segment, std::uint64_t from, std::uint64_t bytes, std::uint64_t to);
-  [[nodiscard]] std::uint64_t message_window_end(const Segment& segment, std::uint64_t head_bytes) const;
+  // What lies in the segment there, out of the windows read ahead or, where these do not have it, out of `single`;
+  // nullopt: a read is needed.
+  [[nodiscard]] std::optional<Bytes> bytes_at(ReadWindow& single, const Segment& segment, std::uint64_t from,
+                                              std::uint64_t size);
+  [[nodiscard]] std::optional<Bytes> single_at(ReadWindow& single, const Segment& segment, std::uint64_t from,
+                                               std::uint64_t size);
 
   Log* log_;
   std::uint64_t last_sequence_ = 0;
@@ -111,14 +116,13 @@ class Replay {
   bool done_ = false;
   std::uint64_t head_bytes_ = 0;  // of the current message, once its header is known
 
-  Window messages_, states_;
-  Window* asked_ = nullptr;
-  bool read_taken_ = false;
-  std::uint64_t asked_offset_ = 0;
-  std::uint64_t asked_bytes_ = 0;
-  std::uint64_t asked_least_ = 0;
-  std::uint64_t asked_sequence_ = 0;
-  Slot asked_slot_;
+  ReadAhead ahead_;
+  Cursor planned_messages_;  // those before it are in windows, or were
+  std::size_t planned_states_ = 0;
+  // Of what the windows do not have: a head larger than most or in a range that failed, and such a state or one that is
+  // newer than the round.
+  ReadWindow single_head_, single_state_;
+  const std::array<ReadWindow*, 2> singles_{&single_head_, &single_state_};
   std::vector<ReplayedRecipient> unsettled_;
   std::vector<std::byte> state_bytes_;
   std::vector<std::pair<std::size_t, std::size_t>> state_pieces_;
