@@ -209,6 +209,9 @@ std::string_view ServerSession::content_refusal() const {
 
 void ServerSession::on_content_end() {
   Transaction& transaction = *transaction_;
+  const std::uint32_t replies = content_replies();
+  std::string& sink = reply_sink();
+  const std::size_t begin = sink.size();
   if (transaction.failure) {
     reply_failure();
   } else if (const std::string_view refusal = content_refusal(); !refusal.empty()) {
@@ -217,6 +220,7 @@ void ServerSession::on_content_end() {
     pending_ = Wait::content_verdict;
     return;
   }
+  repeat_reply(sink, begin, replies);
   end_transaction();
   finish_command();
 }
@@ -235,8 +239,10 @@ FinishedTransaction ServerSession::take_transaction(mail::Envelope& envelope) {
   std::swap(envelope, transaction_->envelope);
   spare_envelope_ = std::move(transaction_->envelope);
   const FinishedTransaction finished{ReplySlot{next_slot_}, transaction_->scanner.facts()};
+  const std::uint32_t replies = content_replies();
   transaction_.reset();
   if (slots_.empty()) slots_.resize(options_->reply_slots_max);
+  slots_[next_slot_ % slots_.size()].replies = replies;
   ++next_slot_;
   pending_ = Wait::bytes;
   errors_ = 0;
@@ -322,6 +328,7 @@ void ServerSession::on_recipient_verdict(const Verdict& verdict, Instant now) {
   take_verdict(Wait::recipient_verdict, now);
   if (verdict.accepted()) {
     transaction_->envelope.add_recipient(recipient());
+    ++transaction_->recipients_accepted;
     reply("250 2.1.5 Ok\r\n");
   } else {
     reply_refusal(verdict);

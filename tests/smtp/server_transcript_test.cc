@@ -1,7 +1,7 @@
 // Replays the dialogues in transcripts/server: whole, byte by byte, and with one border at every byte.
 //
 //   # comment
-//   @options message_bytes_max=1000 …   before anything else; the test's options with these changed
+//   @options message_bytes_max=1000 …   before anything else; the test's options with these changed; lmtp=1
 //   C: EHLO client.example              a line of the client, with CRLF
 //   c: raw bytes                        the same without CRLF
 //   S: 250 2.0.0 Ok                     a line of the server
@@ -124,7 +124,9 @@ void set_options(ServerOptions& options, std::istringstream& words) {
   for (std::string word; words >> word;) {
     const std::string name = word.substr(0, word.find('='));
     const unsigned long long value = std::stoull(word.substr(name.size() + 1));
-    if (wide.contains(name)) {
+    if (name == "lmtp") {
+      options.dialect = value != 0 ? Dialect::lmtp : Dialect::smtp;
+    } else if (wide.contains(name)) {
       *wide.at(name) = value;
     } else if (narrow.contains(name)) {
       *narrow.at(name) = static_cast<std::uint32_t>(value);
