@@ -23,7 +23,8 @@
 namespace postern::shard {
 
 enum class Service : std::uint8_t {
-  mx,  // SMTP for anyone; relaying for `relay_from` only
+  mx,    // SMTP for anyone; relaying for `relay_from` only
+  lmtp,  // the same in LMTP: one reply for each recipient behind the end of data
 };
 
 struct ListenerOptions {
@@ -31,6 +32,7 @@ struct ListenerOptions {
   io::Address address;  // empty when the descriptor is inherited
   int inherited = -1;   // systemd:NAME: a listening descriptor that was passed to us; shared by all shards
   Service service = Service::mx;
+  unsigned socket_mode = 0660;        // of a unix socket's file, 0001 … 0777
   std::vector<IpNetwork> relay_from;  // peers that may relay to any domain; a unix socket's peers always may
   unsigned line = 0;                  // in the configuration file
 

@@ -14,6 +14,7 @@
 #include <postern/base/status.h>
 
 #include "io/loop.h"
+#include "io/sockets.h"
 #include "shard/metrics.h"
 #include "shard/operator_log.h"
 #include "shard/options.h"
@@ -64,6 +65,7 @@ class Server final : public MetricsSource {
   std::string data_dir_;     // never changes while running
   OperatorLog* log_ = nullptr;
   std::uint64_t site_seed_ = 0;
+  std::vector<io::SocketFile> socket_files_;  // gone as soon as a stop is asked for
   std::unique_ptr<Process> process_;
   std::vector<std::unique_ptr<Shard>> shards_;
   std::vector<std::thread> threads_;

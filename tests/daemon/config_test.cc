@@ -269,7 +269,13 @@ const Fault faults[] = {
     {"[[route]]\nvia = \"mx\"", "1: route.match: missing", "match = \"*\""},
     {"[[route]]\nmatch = \"a b\"\nvia = \"mx\"", "2: route.match: ", ""},
     {"[[route]]\nmatch = \"*\"\nvia = \"pigeon:coop\"", "3: route.via: ", ""},
-    {"[[route]]\nmatch = \"*\"\nvia = \"lmtp:unix:/x\"", "3: route.via: ", "not implemented"},
+    {"[[route]]\nmatch = \"*\"\nvia = \"lmtp:store.example\"", "3: route.via: ", "lmtp:HOST:PORT"},
+    {"[[listener]]\naddress = \"unix:/run/x\"\n[[route]]\nmatch = \"*\"\nvia = \"lmtp:unix:/run/x\"",
+     "5: route.via: ", "a listener of this daemon"},
+    {"[[listener]]\naddress = \"unix:/run/x\"\nmode = \"rw\"", "3: listener.mode: ", "\"0660\""},
+    {"[[listener]]\naddress = \"unix:/run/x\"\nmode = \"0000\"", "3: listener.mode: ", "\"0660\""},
+    {"[[listener]]\naddress = \"unix:/run/x\"\nmode = \"1777\"", "3: listener.mode: ", "\"0660\""},
+    {"[[listener]]\naddress = \"127.0.0.1:26\"\nmode = \"0600\"", "3: listener.mode: ", "unix sockets only"},
     {"[[route]]\nmatch = \"*\"\nvia = \"smtp:\"", "3: route.via: ", ""},
     {"[[route]]\nmatch = \"*\"\nvia = \"mx\"\nwhy = 1", "4: route.why: unknown key", ""},
     {"[route]\nmatch = \"*\"", "1: route: there may be several", "[[route]]"},
@@ -308,6 +314,16 @@ const Fault faults[] = {
 };
 
 INSTANTIATE_TEST_SUITE_P(Each, ConfigFault, testing::ValuesIn(faults));
+
+TEST(Config, TheModeOfASocketThatIsThereNeedsARestart) {
+  const std::string listener = "[[listener]]\naddress = \"unix:/run/x\"\n";
+  const LoadedConfig before = load(listener);
+  const LoadedConfig after = load(listener + "mode = \"0600\"\nservice = \"lmtp\"\n");
+  ASSERT_TRUE(before.options && after.options);
+  EXPECT_EQ(after.options->listeners.front().service, shard::Service::lmtp);
+  EXPECT_EQ(after.options->listeners.front().socket_mode, 0600u);
+  EXPECT_THAT(needs_restart(*before.options, *after.options), ElementsAre("listener.mode"));
+}
 
 TEST(Config, WithoutAListenerItIsNoConfiguration) {
   EXPECT_THAT(only_error(load("hostname = \"a.example\"\n")), HasSubstr("[[listener]]"));
