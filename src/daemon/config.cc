@@ -122,6 +122,7 @@ class Reader {
   void read_listener_address(const Section& section, shard::ListenerOptions& listener);
   void read_socket_mode(const Section& section, shard::ListenerOptions& listener);
   void read_domains(const toml::table& root);
+  void read_recipients(const toml::table& root);
   void read_limits(const toml::table& root);
   void read_spool(const toml::table& root);
   void read_routes(const toml::table& root);
@@ -430,6 +431,7 @@ LoadedConfig Reader::read(const toml::table& root) {
   read_root(root);
   read_listeners(root);
   read_domains(root);
+  read_recipients(root);
   read_limits(root);
   read_spool(root);
   read_routes(root);
@@ -609,6 +611,26 @@ void Reader::read_domains(const toml::table& root) {
     }
     options_.accept_domains.push_back((subdomains ? "." : "") + *domain);
   }
+}
+
+void Reader::read_recipients(const toml::table& root) {
+  const Section section = table(root, "recipients");
+  shard::RecipientOptions& recipients = options_.recipients;
+  if (const auto texts = read_texts(section, "known", domains_max)) {
+    for (const Text& text : *texts) recipients.known.push_back({text.text, text.line});
+  }
+  read_text(section, "file", recipients.file);
+  if (!recipients.file.empty()) recipients.file = absolute(recipients.file);
+  std::string separator;
+  read_text(section, "separator", separator);
+  if (separator.size() > 1 || separator.find_first_not_of("+-_=!#%&/*~^|") != std::string::npos) {
+    fail(line_of_key(section, "separator"), "recipients.separator",
+         in_quotes(separator) + " cannot stand between user and tag",
+         R"(write "+" or another one character; "": none)");
+  } else if (!separator.empty()) {
+    recipients.separator = separator.front();
+  }
+  read_duration(section, "check_interval", std::chrono::milliseconds(100), hours(1), recipients.check_interval);
 }
 
 void Reader::read_limits(const toml::table& root) {

@@ -26,6 +26,12 @@ constexpr auto keys = std::to_array<KeyInfo>({
 
     {"domains", "accept", "[]", R"(recipients' domains taken from anyone; ".example.test" includes subdomains)"},
 
+    {"recipients", "known", "[]",
+     R"(who exists in the accepted domains: "user@example.test", "@example.test", "alias@example.test: a@x.test, b@y.test")"},
+    {"recipients", "file", R"("")", "the same, one a line; read again when it changes; both empty: everyone exists"},
+    {"recipients", "separator", R"("")", R"(between user and tag, like "+"; "": no sub-addressing)"},
+    {"recipients", "check_interval", R"("10s")", "how often the file is looked at"},
+
     {"limits", "message_bytes", R"("50MiB")", "largest content; announced as SIZE"},
     {"limits", "recipients", "1000", "per transaction"},
     {"limits", "connections", "32768", "per process; clamped to the descriptor limit with a warning"},

@@ -39,6 +39,20 @@ struct ListenerOptions {
   [[nodiscard]] bool is_inherited() const { return inherited >= 0; }
 };
 
+// Who exists in the accepted domains. Nothing given: everyone does.
+struct RecipientOptions {
+  struct Known {
+    std::string entry;
+    unsigned line = 0;  // in the configuration file
+  };
+  std::vector<Known> known;  // as written, at most 100,000; what is wrong with one shows when the table is made
+  std::string file;          // absolute; empty: none
+  char separator = '\0';     // between user and tag; '\0': no sub-addressing
+  Duration check_interval = std::chrono::seconds(10);  // how often the file is looked at, 100 ms … 1 h
+
+  [[nodiscard]] bool given() const { return !known.empty() || !file.empty(); }
+};
+
 struct LimitOptions {
   std::uint64_t message_bytes = 50u << 20;  // 1 KiB … 4 GiB − 1; announced as SIZE
   std::uint32_t recipients = 1000;          // per transaction, 1 … 65,535; at least 100 should be [RFC 5321 §4.5.3.1.8]
@@ -115,6 +129,7 @@ struct Options {
   // MX records lead to one of them would loop.
   std::vector<route::Endpoint> own_endpoints;
   std::vector<std::string> accept_domains;  // A-labels, lower case; ".example.test" includes subdomains
+  RecipientOptions recipients;
   LimitOptions limits;
   SpoolOptions spool;
   std::vector<RouteOptions> routes;  // in order, at most 10,000

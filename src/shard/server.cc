@@ -119,7 +119,7 @@ StatusOr<std::unique_ptr<Server>> Server::start(Setup setup) {
   } seeds;
   loops.front()->random(std::as_writable_bytes(std::span(&seeds, 1)));
   server->site_seed_ = seeds.site;
-  StatusOr<SnapshotPtr> snapshot = Snapshot::make(setup.options, seeds.site);
+  StatusOr<SnapshotPtr> snapshot = Snapshot::make(setup.options, seeds.site, setup.recipients);
   if (!snapshot.ok()) return snapshot.status();
   StatusOr<std::vector<std::vector<std::uint16_t>>> logs = assign_logs(options);
   if (!logs.ok()) return logs.status();
@@ -214,8 +214,8 @@ void Server::wait() {
   }
 }
 
-Status Server::reload(OptionsSnapshot options) {
-  StatusOr<SnapshotPtr> snapshot = Snapshot::make(options, site_seed_);
+Status Server::reload(OptionsSnapshot options, std::shared_ptr<const policy::RecipientTable> recipients) {
+  StatusOr<SnapshotPtr> snapshot = Snapshot::make(options, site_seed_, std::move(recipients));
   if (!snapshot.ok()) return snapshot.status();
   if ((*snapshot)->listeners.size() != options_->listeners.size()) {
     return error(StatusCode::kFailedPrecondition, "listeners were added or removed; restart to apply that");
@@ -223,6 +223,13 @@ Status Server::reload(OptionsSnapshot options) {
   options_ = std::move(options);
   for (const auto& shard : shards_) shard->reload(*snapshot);
   process_->event_log->reopen();
+  return OkStatus();
+}
+
+Status Server::set_recipients(std::shared_ptr<const policy::RecipientTable> recipients) {
+  const StatusOr<SnapshotPtr> snapshot = Snapshot::make(options_, site_seed_, std::move(recipients));
+  if (!snapshot.ok()) return snapshot.status();
+  for (const auto& shard : shards_) shard->reload(*snapshot);
   return OkStatus();
 }
 

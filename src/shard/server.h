@@ -27,6 +27,8 @@ class Server final : public MetricsSource {
  public:
   struct Setup {
     OptionsSnapshot options;
+    std::shared_ptr<const policy::RecipientTable> recipients =
+        nullptr;       // of options->recipients; null: everyone exists
     OperatorLog& log;  // outlives the server
     // The I/O backend, once per shard.
     std::function<StatusOr<std::unique_ptr<io::Loop>>()> make_loop;
@@ -49,7 +51,9 @@ class Server final : public MetricsSource {
   [[nodiscard]] int exit_code() const { return process_->exit_code.load(); }
 
   // What can change while running does; what cannot is named in the message (OK all the same).
-  [[nodiscard]] Status reload(OptionsSnapshot options);
+  [[nodiscard]] Status reload(OptionsSnapshot options, std::shared_ptr<const policy::RecipientTable> recipients);
+  // The recipients alone.
+  [[nodiscard]] Status set_recipients(std::shared_ptr<const policy::RecipientTable> recipients);
 
   // Where the shards listen: [shard][listener].
   [[nodiscard]] std::vector<io::Address> addresses() const { return shards_.front()->addresses(); }

@@ -14,9 +14,11 @@ spool::Options spool_options(const Options& options) {
   return made;
 }
 
-StatusOr<SnapshotPtr> Snapshot::make(const OptionsSnapshot& options, std::uint64_t site_seed) {
+StatusOr<SnapshotPtr> Snapshot::make(const OptionsSnapshot& options, std::uint64_t site_seed,
+                                     std::shared_ptr<const policy::RecipientTable> recipients) {
   auto made = std::make_shared<Snapshot>();
   made->options = options;
+  made->recipients = std::move(recipients);
 
   auto session = std::make_shared<smtp::ServerOptions>();
   session->hostname = options->hostname;

@@ -11,6 +11,7 @@
 // escapes). $1 in an S: line is the first transaction's queue id.
 //
 //   @refuse WAIT CODE STATUS TEXT       the next verdict (connect, hello, mail, recipient, data); refuse! disconnects
+//   @expand PATH PATH …                the next recipient becomes these
 //   @fail-content CODE STATUS TEXT      the next piece of content cannot be kept
 //   @fail-finished CODE STATUS TEXT     the next finished content is refused at once
 //   @hold                               slots stay open until
@@ -19,6 +20,7 @@
 //   @open / @close                      the session now waits for bytes; wants to be closed
 //   @finished N                         so many transactions were accepted
 //   @from PATH / @to PATH PATH …        envelope of the last one
+//   @original ORCPT …                   its original recipients; -: none
 //   @content TEXT                       its content; several lines are one text
 #include <algorithm>
 #include <chrono>
@@ -249,6 +251,8 @@ class Replay {
       driver_->refuse_next(wait_named(wait), Verdict::refuse(parse_reply(words), name.back() == '!'));
       // The connect verdict is the first of all: such a session begins again.
       if (wait == "connect") FAIL() << "refuse connect is tested in server_session_test.cc";
+    } else if (name == "expand") {
+      driver_->expand_next(std::vector<std::string>(std::istream_iterator<std::string>(words), {}));
     } else if (name == "fail-content") {
       driver_->fail_next_content(parse_reply(words));
     } else if (name == "fail-finished") {
@@ -285,6 +289,15 @@ class Replay {
       std::string path;
       words >> path;
       EXPECT_EQ(driver_->finished().back().envelope.reverse_path().text, path);
+    } else if (name == "original") {
+      ASSERT_FALSE(driver_->finished().empty());
+      const mail::Envelope& envelope = driver_->finished().back().envelope;
+      std::vector<std::string> originals;
+      for (std::size_t i = 0; i < envelope.recipient_count(); ++i) {
+        const std::string_view original = envelope.recipient(i).original_recipient;
+        originals.emplace_back(original.empty() ? "-" : original);
+      }
+      EXPECT_EQ(originals, std::vector<std::string>(std::istream_iterator<std::string>(words), {}));
     } else if (name == "to") {
       ASSERT_FALSE(driver_->finished().empty());
       const mail::Envelope& envelope = driver_->finished().back().envelope;

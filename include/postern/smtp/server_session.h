@@ -17,6 +17,7 @@
 #include <cstdint>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -129,6 +130,11 @@ class ServerSession {
   void on_hello_verdict(const Verdict& verdict, Instant now = {});
   void on_mail_verdict(const Verdict& verdict, Instant now = {});
   void on_recipient_verdict(const Verdict& verdict, Instant now = {});
+  // Accepted, and these get the mail instead, as an alias has it: paths by the grammar, without angle brackets, at
+  // least one. From here on no address is added that the envelope has already. What the client wrote is kept as their
+  // original recipient [RFC 3461 §4.2], unless it named one itself. The envelope may come to hold more than
+  // recipients_max.
+  void on_recipient_expanded(std::span<const std::string_view> forward_paths, Instant now = {});
   void on_data_verdict(const Verdict& verdict, Instant now = {});
 
   // --- what a verdict is about
@@ -181,6 +187,8 @@ class ServerSession {
   struct Transaction {
     explicit Transaction(mail::Envelope&& recycled) : envelope(std::move(recycled)) {}
 
+    [[nodiscard]] bool has_recipient(std::string_view path) const;
+
     mail::Envelope envelope;
     ContentScanner scanner;
     std::optional<mail::Reply> failure;  // what its content will be answered with; set: poisoned
@@ -189,6 +197,7 @@ class ServerSession {
     std::uint32_t recipients_accepted = 0;  // RCPTs answered 250: LMTP's content gets so many replies
     std::uint32_t recipients_excess = 0;
     std::uint32_t tiny_chunks = 0;
+    bool expanded = false;       // a recipient was: from then on each address stands in the envelope once
     bool chunked = false;        // a BDAT was read: no RCPT and no DATA any more
     bool content_began = false;  // the data verdict accepted
     bool dropped = false;        // no content is handed out any more
