@@ -28,7 +28,8 @@ constexpr auto keys = std::to_array<KeyInfo>({
 
     {"recipients", "known", "[]",
      R"(who exists in the accepted domains: "user@example.test", "@example.test", "alias@example.test: a@x.test, b@y.test")"},
-    {"recipients", "file", R"("")", "the same, one a line; read again when it changes; both empty: everyone exists"},
+    {"recipients", "file", R"("")",
+     "the same, one a line, or a cdb (*.cdb); read again when it changes; both empty: everyone exists"},
     {"recipients", "separator", R"("")", R"(between user and tag, like "+"; "": no sub-addressing)"},
     {"recipients", "check_interval", R"("10s")", "how often the file is looked at"},
 

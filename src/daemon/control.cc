@@ -195,7 +195,9 @@ int Control::run() {
   signals_ = OwnedDescriptor(signalfd(-1, &handled, SFD_CLOEXEC | SFD_NONBLOCK));
   if (const Status status = prepare(); !status.ok()) {
     log_.say(Severity::error, message_of(status));
-    return absl::IsNotFound(status) || absl::IsInvalidArgument(status) ? exit_config : exit_system;
+    const bool of_configuration =
+        absl::IsNotFound(status) || absl::IsInvalidArgument(status) || absl::IsDataLoss(status);
+    return of_configuration ? exit_config : exit_system;
   }
   if (const Status status = start(); !status.ok()) {
     log_.say(Severity::error, message_of(status));

@@ -34,7 +34,11 @@ StatusOr<std::shared_ptr<const policy::RecipientTable>> load_recipients(const sh
     if (!stream) return unreadable(options.file, errno);
     std::string text{std::istreambuf_iterator<char>(stream), {}};
     if (stream.bad()) return unreadable(options.file, errno);
-    POSTERN_RETURN_IF_ERROR(builder.add_lines(text, options.file));
+    if (options.file.ends_with(".cdb")) {
+      POSTERN_RETURN_IF_ERROR(builder.add_cdb(as_bytes(text), options.file));
+    } else {
+      POSTERN_RETURN_IF_ERROR(builder.add_lines(text, options.file));
+    }
   }
   StatusOr<policy::RecipientTable> table = std::move(builder).finish();
   if (!table.ok()) return table.status();

@@ -15,7 +15,8 @@
 namespace postern::daemon {
 
 // Null when the configuration has no [recipients]: then everyone exists. kInvalidArgument: "FILE:LINE: what; cure";
-// kNotFound: the file cannot be read. `config_path`: for messages about recipients.known.
+// kDataLoss: the same for a cdb file that is none. kNotFound: the file cannot be read. `config_path`: for messages
+// about recipients.known.
 [[nodiscard]] StatusOr<std::shared_ptr<const policy::RecipientTable>> load_recipients(
     const shard::RecipientOptions& options, const std::string& config_path);
 

@@ -252,15 +252,63 @@ Status RecipientTableBuilder::add_lines(std::string_view text, std::string_view 
     if (content.ends_with('\r')) content.remove_suffix(1);
     content = trim(content);
     if (content.empty()) continue;
-    const Status status = content.size() > line_bytes_max
-                              ? error(StatusCode::kInvalidArgument, "the line is longer than 64 KiB")
-                              : add(content, source, line);
-    if (!status.ok()) {
-      return error(status.code(),
-                   std::string(source) + ":" + std::to_string(line) + ": " + std::string(message_of(status)));
-    }
+    POSTERN_RETURN_IF_ERROR(add_placed(content, source, line));
   }
   return OkStatus();
+}
+
+Status RecipientTableBuilder::add_cdb(Bytes file, std::string_view source) {
+  constexpr std::size_t head_bytes =
+      2048;  // 256 hash tables: position and number of slots, 4 bytes each, little-endian
+  constexpr std::size_t slot_bytes = 8;
+  const auto broken = [&](std::string_view why) {
+    return error(StatusCode::kDataLoss,
+                 std::string(source) + ":1: is no whole cdb file: " + std::string(why) + "; make it again");
+  };
+  const auto number = [file](std::size_t at) {
+    std::uint32_t value = 0;
+    for (std::size_t i = 4; i > 0; --i) value = value << 8 | std::to_integer<std::uint32_t>(file[at + i - 1]);
+    return std::size_t{value};
+  };
+  if (file.size() < head_bytes) return broken("it is too short");
+  std::size_t end = file.size();  // of the records: where the first table begins
+  for (std::size_t at = 0; at < head_bytes; at += 8) {
+    const std::size_t table = number(at);
+    if (table < head_bytes || table > file.size() || number(at + 4) > (file.size() - table) / slot_bytes) {
+      return broken("a table lies outside of it");
+    }
+    end = std::min(end, table);
+  }
+  const std::string_view text = as_text(file);
+  const auto without_nul = [](std::string_view piece) {
+    if (piece.ends_with('\0')) piece.remove_suffix(1);
+    return trim(piece);
+  };
+  unsigned record = 0;
+  for (std::size_t at = head_bytes; at < end;) {
+    ++record;
+    if (end - at < 8) return broken("its last record is cut off");
+    const std::size_t key_bytes = number(at);
+    const std::size_t value_bytes = number(at + 4);
+    at += 8;
+    if (key_bytes > end - at || value_bytes > end - at - key_bytes) return broken("a record reaches beyond its end");
+    const std::string_view key = without_nul(text.substr(at, key_bytes));
+    const std::string_view value = without_nul(text.substr(at + key_bytes, value_bytes));
+    at += key_bytes + value_bytes;
+    std::string entry(key.substr(0, line_bytes_max));
+    if (!value.empty()) entry.append(": ").append(value.substr(0, line_bytes_max));
+    POSTERN_RETURN_IF_ERROR(add_placed(entry, source, record));
+  }
+  return OkStatus();
+}
+
+Status RecipientTableBuilder::add_placed(std::string_view entry, std::string_view source, unsigned line) {
+  const Status status = entry.size() > line_bytes_max
+                            ? error(StatusCode::kInvalidArgument, "the entry is longer than 64 KiB")
+                            : add(entry, source, line);
+  if (status.ok()) return status;
+  return error(status.code(),
+               std::string(source) + ":" + std::to_string(line) + ": " + std::string(message_of(status)));
 }
 
 Status RecipientTableBuilder::fault(const Alias& alias, std::string_view what) const {

@@ -3,7 +3,7 @@ import os
 import subprocess
 import time
 
-from harness import SLOWNESS, Client, RelayTest, wait_until
+from harness import SLOWNESS, Client, RelayTest, program, wait_until
 
 
 class Recipients(RelayTest):
@@ -103,6 +103,25 @@ class Recipients(RelayTest):
         relay.tables["recipients"] = {}
         relay.reload()
         wait_until("everyone to exist", lambda: self.ask(relay, "anyone@example.test")[0].startswith("250"))
+        relay.stop()
+
+    def test_a_constant_database_made_by_tinycdb(self):
+        relay = self.known(file="recipients.cdb", check_interval="200ms")
+        path = self.file_of(relay) + ".cdb"
+
+        def make(text):
+            subprocess.run([program("cdb"), "-c", "-m", "-t", path + ".tmp", path], input=text.encode(), check=True)
+
+        make("user@example.test\nsales@example.test user@example.test,other@elsewhere.test\n")
+        relay.start()
+        self.assertEqual([reply[:3] for reply in self.ask(relay, "user@example.test", "sales@example.test", "x@example.test")],
+                         ["250", "250", "550"])
+        make("x@example.test\n")
+        wait_until("the new one to count", lambda: self.ask(relay, "x@example.test")[0].startswith("250"))
+        with open(path, "r+b") as file:
+            file.truncate(2000)
+        wait_until("the complaint", lambda: f"{path}:1: is no whole cdb file" in relay.log())
+        self.assertTrue(self.ask(relay, "x@example.test")[0].startswith("250"))
         relay.stop()
 
     def test_a_broken_file_is_no_start(self):

@@ -21,6 +21,7 @@
 #include <utility>
 #include <vector>
 
+#include <postern/base/bytes.h>
 #include <postern/base/status.h>
 #include <postern/mail/envelope.h>
 
@@ -95,6 +96,12 @@ class RecipientTableBuilder {
   // A file's text: an entry a line, blank lines, comments from '#' at a line's start or behind white space.
   // Messages begin with "SOURCE:LINE: ".
   [[nodiscard]] Status add_lines(std::string_view text, std::string_view source);
+  // The same from a constant database (cdb, of 32 bits): a key is an address or "@domain", a value is empty or an
+  // alias's targets; a NUL at the end of either, as Postfix writes them, is not looked at. Its records are read in
+  // their order and its hash tables not at all: the entries become part of this table, because their aliases must be
+  // checked, and because a shard that looked into a mapped file would wait for the disk. kDataLoss: it is none, or a
+  // piece of one. Messages begin with "SOURCE:N: ", N being a record's number.
+  [[nodiscard]] Status add_cdb(Bytes file, std::string_view source);
   // Checks what the aliases come to: no circle, targets_max, depth_max. Messages as above.
   [[nodiscard]] StatusOr<RecipientTable> finish() &&;
 
@@ -111,6 +118,7 @@ class RecipientTableBuilder {
   void resize(std::size_t slots);
   [[nodiscard]] Status check(std::size_t alias);
   [[nodiscard]] Status fault(const Alias& alias, std::string_view what) const;
+  [[nodiscard]] Status add_placed(std::string_view entry, std::string_view source, unsigned line);
 
   RecipientTable table_;
   std::vector<Alias> alias_list_;
