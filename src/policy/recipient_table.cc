@@ -25,7 +25,9 @@ bool is_local_part(std::string_view text) {
   if (text.size() >= 2 && text.front() == '"' && text.back() == '"') {
     for (std::size_t i = 1; i + 1 < text.size(); ++i) {
       if (text[i] < ' ' || text[i] > '~' || text[i] == '"') return false;
-      if (text[i] == '\\' && ++i + 1 == text.size()) return false;
+      if (text[i] != '\\') continue;
+      ++i;  // what it quotes
+      if (i + 1 == text.size()) return false;
     }
     return true;
   }
@@ -112,7 +114,7 @@ RecipientTable::Offset RecipientTable::find_address(std::string_view address, bo
     const std::size_t tag = address.substr(0, at).find(separator_);
     if (tag != std::string_view::npos && tag > 0) {
       std::array<char, address_bytes_max> user;
-      const auto end = std::copy_n(address.data(), tag, user.begin());
+      const auto end = std::copy_n(address.begin(), tag, user.begin());
       const auto last = std::copy(address.begin() + static_cast<std::ptrdiff_t>(at), address.end(), end);
       found = find_key({user.data(), static_cast<std::size_t>(last - user.begin())});
     }
@@ -303,9 +305,8 @@ Status RecipientTableBuilder::add_cdb(Bytes file, std::string_view source) {
 }
 
 Status RecipientTableBuilder::add_placed(std::string_view entry, std::string_view source, unsigned line) {
-  const Status status = entry.size() > line_bytes_max
-                            ? error(StatusCode::kInvalidArgument, "the entry is longer than 64 KiB")
-                            : add(entry, source, line);
+  Status status = entry.size() > line_bytes_max ? error(StatusCode::kInvalidArgument, "the entry is longer than 64 KiB")
+                                                : add(entry, source, line);
   if (status.ok()) return status;
   return error(status.code(),
                std::string(source) + ":" + std::to_string(line) + ": " + std::string(message_of(status)));
