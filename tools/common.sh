@@ -33,7 +33,8 @@ build_packages="meson ninja-build g++ pkg-config liburing-dev libabsl-dev libmim
   libbenchmark-dev libxxhash-dev libhwy-dev libfmt-dev libspdlog-dev libtomlplusplus-dev libcli11-dev libmicrohttpd-dev
   prometheus-cpp-dev nlohmann-json3-dev libidn2-dev"
 clang_packages="clang-19 libclang-rt-19-dev"
-test_packages="clang-tidy-19 clang-format-19 python3 curl swaks nsd e2fsprogs xfsprogs mount postfix groff-base"
+test_packages="clang-tidy-19 clang-format-19 python3 curl swaks nsd e2fsprogs xfsprogs mount postfix
+  dovecot-lmtpd dovecot-pop3d tinycdb groff-base"
 
 package_installed() {
   # Debian's pkg-config is a transitional name of pkgconf from 12 on; the program is what counts.

@@ -120,7 +120,9 @@ class Reader {
   void read_memory(const Section& root);
   void read_listeners(const toml::table& root);
   void read_listener_address(const Section& section, shard::ListenerOptions& listener);
+  void read_socket_mode(const Section& section, shard::ListenerOptions& listener);
   void read_domains(const toml::table& root);
+  void read_recipients(const toml::table& root);
   void read_limits(const toml::table& root);
   void read_spool(const toml::table& root);
   void read_routes(const toml::table& root);
@@ -429,6 +431,7 @@ LoadedConfig Reader::read(const toml::table& root) {
   read_root(root);
   read_listeners(root);
   read_domains(root);
+  read_recipients(root);
   read_limits(root);
   read_spool(root);
   read_routes(root);
@@ -553,6 +556,20 @@ void Reader::read_listener_address(const Section& section, shard::ListenerOption
   }
 }
 
+void Reader::read_socket_mode(const Section& section, shard::ListenerOptions& listener) {
+  std::string text;
+  if (!read_text(section, "mode", text)) return;
+  const unsigned line = line_of_key(section, "mode");
+  const bool octal = text.size() >= 3 && text.size() <= 4 && text.find_first_not_of("01234567") == std::string::npos;
+  const unsigned mode = octal ? static_cast<unsigned>(std::stoul(text, nullptr, 8)) : 0;
+  if (mode == 0 || mode > 0777) {
+    fail(line, "listener.mode", in_quotes(text) + " is no mode of a file", R"(write like "0660")");
+  } else if (mode != listener.socket_mode && !listener.text.starts_with("unix:")) {
+    fail(line, "listener.mode", "is for unix sockets only", "remove it");
+  }
+  listener.socket_mode = mode;
+}
+
 void Reader::read_listeners(const toml::table& root) {
   std::map<std::string, unsigned> seen;
   for (const Section& section : tables(root, "listener", listeners_max)) {
@@ -560,8 +577,10 @@ void Reader::read_listeners(const toml::table& root) {
     listener.line = section.line;
     listener.relay_from = networks({"127.0.0.0/8", "::1/128"});
     read_listener_address(section, listener);
-    static constexpr std::array services{Choice<shard::Service>{"mx", shard::Service::mx}};
+    static constexpr std::array services{Choice<shard::Service>{"mx", shard::Service::mx},
+                                         Choice<shard::Service>{"lmtp", shard::Service::lmtp}};
     read_choice(section, "service", services, listener.service);
+    read_socket_mode(section, listener);
     read_only_word(section, "tls", "none");
     read_networks(section, "relay_from", listener.relay_from);
     const bool fixed = listener.is_inherited() || listener.address.is_unix() ||
@@ -592,6 +611,26 @@ void Reader::read_domains(const toml::table& root) {
     }
     options_.accept_domains.push_back((subdomains ? "." : "") + *domain);
   }
+}
+
+void Reader::read_recipients(const toml::table& root) {
+  const Section section = table(root, "recipients");
+  shard::RecipientOptions& recipients = options_.recipients;
+  if (const auto texts = read_texts(section, "known", domains_max)) {
+    for (const Text& text : *texts) recipients.known.push_back({text.text, text.line});
+  }
+  read_text(section, "file", recipients.file);
+  if (!recipients.file.empty()) recipients.file = absolute(recipients.file);
+  std::string separator;
+  read_text(section, "separator", separator);
+  if (separator.size() > 1 || separator.find_first_not_of("+-_=!#%&/*~^|") != std::string::npos) {
+    fail(line_of_key(section, "separator"), "recipients.separator",
+         in_quotes(separator) + " cannot stand between user and tag",
+         R"(write "+" or another one character; "": none)");
+  } else if (!separator.empty()) {
+    recipients.separator = separator.front();
+  }
+  read_duration(section, "check_interval", std::chrono::milliseconds(100), hours(1), recipients.check_interval);
 }
 
 void Reader::read_limits(const toml::table& root) {
@@ -642,12 +681,18 @@ void Reader::read_routes(const toml::table& root) {
       if (key == "match") {
         status = route::parse_match(text).status();
         rule.match = text;
-      } else if (text.starts_with("lmtp:")) {
-        status = error(StatusCode::kInvalidArgument,
-                       "lmtp is not implemented in Postern " POSTERN_VERSION "; write smtp:HOST:PORT");
       } else {
-        status = route::parse_via(text).status();
+        const auto via = route::parse_via(text);
+        status = via.status();
         rule.via = text;
+        const auto ours = [&](const auto& listener) {
+          return listener.address.is_unix() && via->unix_path == listener.address.path();
+        };
+        if (via.ok() && std::ranges::any_of(options_.listeners, ours)) {
+          status = error(
+              StatusCode::kInvalidArgument,
+              in_quotes(text) + " is a listener of this daemon, so that mail would go round; name another's socket");
+        }
       }
       if (!status.ok()) fail(line, key_path(section, key), message_of(status), "");
     }
@@ -789,6 +834,10 @@ std::vector<std::string> needs_restart(const shard::Options& before, const shard
   differs(before.user != after.user, "user");
   differs(before.memory_bytes != after.memory_bytes, "memory");
   differs(!same_places(before, after), "listener.address");
+  differs(same_places(before, after) &&
+              !std::ranges::equal(before.listeners, after.listeners, {}, &shard::ListenerOptions::socket_mode,
+                                  &shard::ListenerOptions::socket_mode),
+          "listener.mode");
   // limits.connections may have been clamped at the start, so that a difference says nothing.
   differs(before.limits.connections_per_peer != after.limits.connections_per_peer, "limits.connections_per_peer");
   differs(before.spool.durability != after.spool.durability, "spool.durability");

@@ -19,11 +19,19 @@ constexpr auto keys = std::to_array<KeyInfo>({
     {"io", "backend", R"("auto")", "auto | uring"},
 
     {"listener", "address", R"("0.0.0.0:25")", "HOST:PORT, [V6]:PORT, unix:/PATH, systemd:NAME"},
-    {"listener", "service", R"("mx")", "mx"},
+    {"listener", "service", R"("mx")", "mx | lmtp"},
+    {"listener", "mode", R"("0660")", "permissions of a unix socket: who may write to it may connect, and relay"},
     {"listener", "tls", R"("none")", "none"},
     {"listener", "relay_from", R"(["127.0.0.0/8", "::1/128"])", "peers that may relay to any domain"},
 
     {"domains", "accept", "[]", R"(recipients' domains taken from anyone; ".example.test" includes subdomains)"},
+
+    {"recipients", "known", "[]",
+     R"(who exists in the accepted domains: "user@example.test", "@example.test", "alias@example.test: a@x.test, b@y.test")"},
+    {"recipients", "file", R"("")",
+     "the same, one a line, or a cdb (*.cdb); read again when it changes; both empty: everyone exists"},
+    {"recipients", "separator", R"("")", R"(between user and tag, like "+"; "": no sub-addressing)"},
+    {"recipients", "check_interval", R"("10s")", "how often the file is looked at"},
 
     {"limits", "message_bytes", R"("50MiB")", "largest content; announced as SIZE"},
     {"limits", "recipients", "1000", "per transaction"},
@@ -40,7 +48,9 @@ constexpr auto keys = std::to_array<KeyInfo>({
     {"spool", "segment", R"("64MiB")", "size of one log segment, whole MiB"},
 
     {"route", "match", R"("*")", "domain | .subdomains.of | user@domain | *; the first match wins"},
-    {"route", "via", R"("mx")", "mx | smtp:HOST[:PORT] | smtp:[ADDRESS]:PORT | maildir:PATH | discard | reject:TEXT"},
+    {"route", "via", R"("mx")",
+     "mx | smtp:HOST[:PORT] | smtp:[ADDRESS]:PORT | lmtp:unix:/PATH | lmtp:HOST:PORT | maildir:PATH | discard | "
+     "reject:TEXT"},
 
     {"smtp_client", "port", "25", "port used for MX hosts"},
     {"smtp_client", "tls", R"("none")", "none"},

@@ -20,6 +20,7 @@
 #include "admin/admin_server.h"
 #include "daemon/config.h"
 #include "daemon/process.h"
+#include "daemon/recipients.h"
 #include "io/descriptors.h"
 #include "io/uring/probe.h"
 #include "io/uring/uring_loop.h"
@@ -100,7 +101,10 @@ class Control {
   [[nodiscard]] int serve();
   void on_signal(int signal);
   void reload();
-  // Hands signals to `on_signal` until the bell rings (true) or give_up_at_ has come (false).
+  [[nodiscard]] Status load_recipients();
+  void check_recipients();
+  // Hands signals to `on_signal` until the bell rings (true) or give_up_at_ has come (false). Looks at the recipients'
+  // file when it is time.
   template <class OnSignal>
   [[nodiscard]] bool wait(const Bell& bell, OnSignal on_signal);
 
@@ -113,6 +117,9 @@ class Control {
   OwnedDescriptor lock_;
   Bell news_;  // the server has started, wants to end, or has ended
   Instant give_up_at_ = never;
+  RecipientFile recipient_file_;
+  std::shared_ptr<const policy::RecipientTable> recipients_;
+  Instant look_at_recipients_at_ = never;
   bool disk_failed_ = false;
   int stops_ = 0;
   std::unique_ptr<shard::Server> server_;
@@ -157,6 +164,7 @@ Status Control::prepare() {
     return listener.address.is_ip() && listener.address.port() < 1024;
   });
   POSTERN_RETURN_IF_ERROR(become(*user, low_ports));
+  POSTERN_RETURN_IF_ERROR(load_recipients());  // as the user who will read it again
   if (admin_) POSTERN_RETURN_IF_ERROR(admin_->serve(source_));
   return OkStatus();
 }
@@ -165,10 +173,13 @@ template <class OnSignal>
 bool Control::wait(const Bell& bell, OnSignal on_signal) {
   for (;;) {
     int timeout_ms = -1;
-    if (give_up_at_ != never) {
-      const auto left = std::chrono::ceil<std::chrono::milliseconds>(give_up_at_ - monotonic_now()).count();
-      if (left <= 0) return false;
-      timeout_ms = static_cast<int>(left);
+    if (give_up_at_ != never || look_at_recipients_at_ != never) {
+      const Instant now = monotonic_now();
+      if (give_up_at_ <= now) return false;
+      if (look_at_recipients_at_ <= now) check_recipients();
+      const Instant next = std::min(give_up_at_, look_at_recipients_at_);
+      timeout_ms = static_cast<int>(
+          std::max<std::int64_t>(std::chrono::ceil<std::chrono::milliseconds>(next - monotonic_now()).count(), 0));
     }
     pollfd waits[] = {{.fd = signals_.get(), .events = POLLIN, .revents = 0},
                       {.fd = bell.descriptor(), .events = POLLIN, .revents = 0}};
@@ -184,7 +195,9 @@ int Control::run() {
   signals_ = OwnedDescriptor(signalfd(-1, &handled, SFD_CLOEXEC | SFD_NONBLOCK));
   if (const Status status = prepare(); !status.ok()) {
     log_.say(Severity::error, message_of(status));
-    return absl::IsNotFound(status) ? exit_config : exit_system;
+    const bool of_configuration =
+        absl::IsNotFound(status) || absl::IsInvalidArgument(status) || absl::IsDataLoss(status);
+    return of_configuration ? exit_config : exit_system;
   }
   if (const Status status = start(); !status.ok()) {
     log_.say(Severity::error, message_of(status));
@@ -204,7 +217,9 @@ Status Control::start() {
   StatusOr<std::unique_ptr<shard::Server>> server = error(StatusCode::kInternal, "not started");
   std::thread starter([&] {
     server = shard::Server::start(
-        {.options = options_, .log = log_, .make_loop = make_loop_, .on_failure = [this] { news_.ring(); }});
+        {.options = options_, .recipients = recipients_, .log = log_, .make_loop = make_loop_, .on_failure = [this] {
+           news_.ring();
+         }});
     news_.ring();
   });
   // Recovery may take its time. Whoever stops us meanwhile need not wait for it: nothing was accepted yet.
@@ -227,6 +242,9 @@ Status Control::start() {
 }
 
 int Control::serve() {
+  if (!options_->recipients.file.empty()) {
+    look_at_recipients_at_ = monotonic_now() + options_->recipients.check_interval;
+  }
   std::thread waiter([this] {
     server_->wait();
     news_.ring();
@@ -263,6 +281,40 @@ void Control::on_signal(int signal) {
   server_->request_stop(grace);
 }
 
+// Those of options_.
+Status Control::load_recipients() {
+  // Watched first: a change while it is being read is noticed.
+  recipient_file_.watch(options_->recipients.file);
+  StatusOr<std::shared_ptr<const policy::RecipientTable>> table =
+      daemon::load_recipients(options_->recipients, config_path_);
+  if (!table.ok()) return table.status();
+  if (!recipient_file_.unchanged()) {
+    return error(StatusCode::kUnavailable,
+                 options_->recipients.file + ": was written to while it was read; write another file and rename it");
+  }
+  recipients_ = *std::move(table);
+  if (recipients_) {
+    log_.say(Severity::info, "recipients: " + std::to_string(recipients_->size()) + " addresses, of them " +
+                                 std::to_string(recipients_->aliases()) + " aliases" +
+                                 (options_->recipients.file.empty() ? "" : ", with " + options_->recipients.file));
+  }
+  return OkStatus();
+}
+
+void Control::check_recipients() {
+  look_at_recipients_at_ = never;
+  if (stops_ > 0 || options_->recipients.file.empty()) return;
+  if (recipient_file_.changed()) {
+    Status status = load_recipients();
+    if (status.ok()) status = server_->set_recipients(recipients_);
+    if (!status.ok()) {
+      log_.say(Severity::error, message_of(status));
+      log_.say(Severity::error, "recipients: not read again, going on with those known before");
+    }
+  }
+  look_at_recipients_at_ = monotonic_now() + options_->recipients.check_interval;
+}
+
 void Control::reload() {
   const LoadedConfig loaded = load_config(config_path_, system_);
   if (!loaded.options) {
@@ -273,12 +325,19 @@ void Control::reload() {
   for (const std::string& key : needs_restart(*options_, *loaded.options)) {
     log_.say(Severity::warning, key + " has changed; restart to apply that");
   }
-  shard::OptionsSnapshot merged = merge_for_reload(*options_, *loaded.options);
-  if (const Status status = server_->reload(merged); !status.ok()) {
+  const shard::OptionsSnapshot before = std::exchange(options_, merge_for_reload(*options_, *loaded.options));
+  const auto recipients_before = recipients_;
+  Status status = load_recipients();
+  if (status.ok()) status = server_->reload(options_, recipients_);
+  if (!status.ok()) {
+    options_ = before;
+    recipients_ = recipients_before;
+    recipient_file_.watch(options_->recipients.file);
     log_.say(Severity::error, "not reloaded: " + std::string(message_of(status)));
     return;
   }
-  options_ = std::move(merged);
+  look_at_recipients_at_ =
+      options_->recipients.file.empty() ? never : monotonic_now() + options_->recipients.check_interval;
   log_.say(Severity::info, "reloaded " + config_path_);
 }
 

@@ -7,6 +7,7 @@
 #include "daemon/config.h"
 #include "daemon/config_keys.h"
 #include "daemon/control.h"
+#include "daemon/recipients.h"
 #include "daemon/stderr_log.h"
 #include "daemon/system.h"
 
@@ -73,7 +74,14 @@ int main(int argc, char** argv) {
     std::fputs(postern::daemon::print_config(system.hostname).c_str(), stdout);
     return postern::daemon::exit_ok;
   }
-  const LoadedConfig loaded = postern::daemon::load_config(config_path, system);
+  LoadedConfig loaded = postern::daemon::load_config(config_path, system);
+  if (check && loaded.options) {
+    const auto recipients = postern::daemon::load_recipients(loaded.options->recipients, config_path);
+    if (!recipients.ok()) {
+      loaded.errors.emplace_back(postern::message_of(recipients.status()));
+      loaded.options.reset();
+    }
+  }
   if (check || !loaded.options) return print_faults(loaded);
 
   postern::daemon::block_signals();

@@ -46,11 +46,17 @@ void ClientConnection::connect_next() {
   while (hop_ < hops.size() && attempts_ < egress_.options_.hosts_per_attempt) {
     const route::NextHop& hop = hops[hop_++];
     ++attempts_;
-    // "mx.example.net[192.0.2.1]:25"; an address that is its own name stands once.
-    hop_text_ = hop.host.starts_with('[') ? hop.host : hop.host + "[" + hop.address.to_string() + "]";
-    hop_text_ += ":" + std::to_string(hop.port);
-    StatusOr<net::Connection*> connection = egress_.connections_.connect(io::Address::ip(hop.address, hop.port), {},
-                                                                         egress_.options_.connect_timeout, *this);
+    const bool local = !hop.unix_path.empty();
+    const io::Address address = local ? io::Address::unix_path(hop.unix_path) : io::Address::ip(hop.address, hop.port);
+    if (local) {
+      hop_text_ = address.to_string();
+    } else {
+      // "mx.example.net[192.0.2.1]:25"; an address that is its own name stands once.
+      hop_text_ = hop.host.starts_with('[') ? hop.host : hop.host + "[" + hop.address.to_string() + "]";
+      hop_text_ += ":" + std::to_string(hop.port);
+    }
+    StatusOr<net::Connection*> connection =
+        egress_.connections_.connect(address, {}, egress_.options_.connect_timeout, *this);
     if (connection.ok()) {
       connection_ = *connection;
       state_ = State::connecting;
@@ -66,7 +72,7 @@ void ClientConnection::on_connected() {
   const Instant now = egress_.loop_.now();
   state_ = State::open;
   egress_.user_.on_connection_opened();
-  session_.reset(now);
+  session_.reset(now, delivery_->route->transport == mail::Transport::lmtp ? smtp::Dialect::lmtp : smtp::Dialect::smtp);
   begun_ = false;
   egress_.timers_.arm(timer_, session_.next_deadline());
 }

@@ -101,7 +101,7 @@ class ClientConnection final : public net::ConnectionUser,
   std::uint32_t attempts_ = 0;  // addresses tried for this delivery
   mail::Reply last_failure_;
   mail::Reply unreadable_;         // text: our spool failed in the middle of this delivery's content
-  std::string hop_text_;           // "mx.example.net[192.0.2.1]:25"
+  std::string hop_text_;           // "mx.example.net[192.0.2.1]:25", "unix:/run/store/lmtp"
   std::string commands_;           // in the kernel's hands
   std::vector<io::Slice> slices_;  // the same
   std::vector<std::string_view> paths_;

@@ -34,7 +34,7 @@ struct Delivery {
   std::vector<queue::RecipientOutcome> outcomes;  // in the order of work.recipients; empty: not attempted
   PathState path = PathState::unknown;
   mail::Reply path_reply;  // failed: why
-  std::string next_hop;    // "mx.example.net[192.0.2.1]:25"; empty: none was reached
+  std::string next_hop;    // "mx.example.net[192.0.2.1]:25", "unix:/run/store/lmtp"; empty: none was reached
 
   // Ready for another attempt; keeps capacity.
   void clear() {

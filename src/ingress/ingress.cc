@@ -46,6 +46,7 @@ Ingress::Ingress(const Setup& setup)
       connection_count_(setup.connection_count),
       peer_counts_(setup.peer_counts),
       relay_policy_(setup.relay_policy),
+      recipients_(setup.recipients),
       options_(setup.options),
       clients_(setup.options.connections_max),
       refusals_(std::make_unique<SlotMap<Refusal>>(refusals_max)) {}

@@ -12,6 +12,7 @@
 #include <postern/base/slot_map.h>
 #include <postern/base/timer_wheel.h>
 #include <postern/policy/peer_counts.h>
+#include <postern/policy/recipient_table.h>
 #include <postern/policy/relay_policy.h>
 #include <postern/smtp/server_options.h>
 
@@ -79,6 +80,7 @@ class Ingress final : private net::ListenerUser {
     ConnectionCount& connection_count;
     policy::PeerCounts& peer_counts;
     std::shared_ptr<const policy::RelayPolicy> relay_policy;
+    std::shared_ptr<const policy::RecipientTable> recipients = nullptr;  // null: everyone exists
     IngressOptions options;
   };
   explicit Ingress(const Setup& setup);
@@ -90,7 +92,11 @@ class Ingress final : private net::ListenerUser {
   // The addresses listened on (port 0 resolved).
   [[nodiscard]] std::vector<io::Address> addresses() const;
   // For sessions that begin from now on.
-  void set_policy(std::shared_ptr<const policy::RelayPolicy> relay_policy) { relay_policy_ = std::move(relay_policy); }
+  void set_policy(std::shared_ptr<const policy::RelayPolicy> relay_policy,
+                  std::shared_ptr<const policy::RecipientTable> recipients) {
+    relay_policy_ = std::move(relay_policy);
+    recipients_ = std::move(recipients);
+  }
   void set_context(std::size_t listener, std::shared_ptr<const ListenerContext> context);
 
   // --- from the door -----------------------------------------------------------------------------------------------
@@ -130,6 +136,8 @@ class Ingress final : private net::ListenerUser {
   ConnectionCount& connection_count_;
   policy::PeerCounts& peer_counts_;
   std::shared_ptr<const policy::RelayPolicy> relay_policy_;
+  std::shared_ptr<const policy::RecipientTable> recipients_;
+  std::vector<std::string_view> targets_;  // of the alias being looked at
   IngressOptions options_;
   SlotMap<ServerConnection> clients_;
   IntrusiveList<ServerConnection, WaitingTag> stalled_;

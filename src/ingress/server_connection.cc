@@ -2,7 +2,9 @@
 
 #include <algorithm>
 #include <string>
+#include <string_view>
 #include <utility>
+#include <vector>
 
 #include <postern/base/check.h>
 
@@ -92,22 +94,9 @@ bool ServerConnection::give_verdict(Instant now) {
         session_.on_mail_verdict(Verdict::accept(), now);
       }
       return true;
-    case smtp::Wait::recipient_verdict: {
-      const mail::RecipientView recipient = session_.recipient();
-      const policy::Verdict verdict =
-          ingress_.relay_policy_->judge_recipient({.may_relay = may_relay_}, recipient.forward_path, 0);
-      if (verdict.kind == policy::Verdict::Kind::refuse) {
-        const mail::Reply reply{verdict.code, verdict.status, std::string(verdict.text)};
-        ingress_.observer_.on_rejected(peer_, session_.envelope(), recipient.forward_path.text, reply);
-        session_.on_recipient_verdict(Verdict::refuse(reply), now);
-      } else if (const mail::Reply* refusal = ingress_.door_.refuse_recipient(recipient.forward_path)) {
-        ingress_.observer_.on_rejected(peer_, session_.envelope(), recipient.forward_path.text, *refusal);
-        session_.on_recipient_verdict(Verdict::refuse(*refusal), now);
-      } else {
-        session_.on_recipient_verdict(Verdict::accept(), now);
-      }
+    case smtp::Wait::recipient_verdict:
+      give_recipient_verdict(now);
       return true;
-    }
     case smtp::Wait::data_verdict:
       begin_content();
       session_.on_data_verdict(Verdict::accept(), now);
@@ -123,6 +112,47 @@ bool ServerConnection::give_verdict(Instant now) {
       return false;
   }
   return false;
+}
+
+// May the peer send there; does the recipient exist, if it is one of ours; does a route take whom the mail goes to.
+void ServerConnection::give_recipient_verdict(Instant now) {
+  const mail::PathView path = session_.recipient().forward_path;
+  const auto refuse = [&](const mail::Reply& reply) {
+    ingress_.observer_.on_rejected(peer_, session_.envelope(), path.text, reply);
+    session_.on_recipient_verdict(smtp::Verdict::refuse(reply), now);
+  };
+  const policy::RelayPolicy& relay_policy = *ingress_.relay_policy_;
+  const policy::Verdict verdict = relay_policy.judge_recipient({.may_relay = may_relay_}, path, 0);
+  if (verdict.kind == policy::Verdict::Kind::refuse) {
+    return refuse({verdict.code, verdict.status, std::string(verdict.text)});
+  }
+
+  std::vector<std::string_view>& targets = ingress_.targets_;
+  targets.clear();
+  const std::string_view domain = path.domain().empty() ? relay_policy.postmaster_domain() : path.domain();
+  if (ingress_.recipients_ && relay_policy.accepts_domain(domain)) {
+    std::string postmaster;  // without a domain [RFC 5321 §4.5.1]
+    mail::PathView looked_up = path;
+    if (path.domain().empty()) {
+      postmaster.append(path.text).append("@").append(domain);
+      looked_up = {postmaster, static_cast<std::uint16_t>(path.text.size() + 1)};
+    }
+    if (ingress_.recipients_->find(looked_up, targets) == policy::RecipientTable::Found::unknown) {
+      return refuse({550, {5, 1, 1}, "No such recipient here"});
+    }
+  }
+  if (targets.empty()) {
+    if (const mail::Reply* refusal = ingress_.door_.refuse_recipient(path)) return refuse(*refusal);
+    return session_.on_recipient_verdict(smtp::Verdict::accept(), now);
+  }
+  if (session_.envelope()->recipient_count() + targets.size() > mail::Envelope::recipients_max) {
+    return refuse({452, {4, 5, 3}, "Too many recipients"});
+  }
+  for (const std::string_view target : targets) {
+    const mail::PathView target_path{target, static_cast<std::uint16_t>(target.rfind('@') + 1)};
+    if (const mail::Reply* refusal = ingress_.door_.refuse_recipient(target_path)) return refuse(*refusal);
+  }
+  session_.on_recipient_expanded(targets, now);
 }
 
 void ServerConnection::begin_content() {

@@ -66,6 +66,7 @@ class ServerConnection final : public net::ConnectionUser, private TimerHandler,
   // Feeds the session; returns what it consumed. Stops where the session or a resource says so.
   std::size_t feed(Bytes bytes);
   [[nodiscard]] bool give_verdict(Instant now);
+  void give_recipient_verdict(Instant now);
   void begin_content();
   [[nodiscard]] bool make_room(std::size_t bytes, Instant now);
   bool stream_out(std::size_t keep_bytes, Instant now);

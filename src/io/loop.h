@@ -137,6 +137,9 @@ class Waker {
 struct ListenOptions {
   bool reuse_port = true;  // false: find out whether the port is taken by another process
   int backlog = 4096;
+  // Permissions of a unix socket's file, whatever the umask: who may write to it may connect. 0: as the umask leaves
+  // it.
+  unsigned socket_mode = 0;
 };
 
 class Loop {

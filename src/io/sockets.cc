@@ -80,6 +80,12 @@ int listening(Socket& socket, const Address& address, const ListenOptions& optio
   if (address.is_unix()) {
     code = socket.bind(address);
     if (code == EADDRINUSE && remove_if_stale(address, system_calls)) code = socket.bind(address);
+    // Before listen(): until then whoever connects is refused, so that nobody comes in by what the umask would allow.
+    if (code == 0 && options.socket_mode != 0) {
+      ++system_calls;
+      const std::string path(address.path());
+      if (::chmod(path.c_str(), options.socket_mode) != 0) code = errno;
+    }
   } else {
     code = socket.set(SOL_SOCKET, SO_REUSEADDR, 1);
     if (code == 0 && options.reuse_port) code = socket.set(SOL_SOCKET, SO_REUSEPORT, 1);
@@ -100,6 +106,20 @@ StatusOr<Descriptor> listen_on(const Address& address, const ListenOptions& opti
     return errno_status(code, doing("listening on", address));
   }
   return socket.hand_on();
+}
+
+SocketFile::SocketFile(const Address& address) : path_(address.path()) {
+  struct stat about{};
+  if (::lstat(path_.c_str(), &about) != 0 || !S_ISSOCK(about.st_mode)) return;
+  device_ = about.st_dev;
+  inode_ = about.st_ino;
+}
+
+void SocketFile::remove() {
+  struct stat about{};
+  if (inode_ == 0 || ::lstat(path_.c_str(), &about) != 0) return;
+  if (about.st_dev == device_ && about.st_ino == inode_) ::unlink(path_.c_str());
+  inode_ = 0;
 }
 
 StatusOr<Address> local_address_of(Descriptor descriptor, std::uint64_t& system_calls) {

@@ -5,6 +5,7 @@
 #pragma once
 
 #include <cstdint>
+#include <string>
 #include <string_view>
 
 #include <postern/base/status.h>
@@ -24,6 +25,20 @@ namespace postern::io {
 [[nodiscard]] StatusOr<Descriptor> open_datagram_socket(const Address& remote, const Address& source,
                                                         std::uint64_t& system_calls);
 [[nodiscard]] bool input_waits_in(Descriptor descriptor, std::uint64_t& system_calls);
+
+// The name in the file system of a unix socket that this process listens on, to be taken away behind it.
+class SocketFile {
+ public:
+  // Just bound.
+  explicit SocketFile(const Address& address);
+  // Unless another file has taken its place meanwhile, which is somebody else's. Once; then nothing.
+  void remove();
+
+ private:
+  std::string path_;
+  std::uint64_t device_ = 0;
+  std::uint64_t inode_ = 0;  // 0: there is nothing to remove
+};
 
 // Holds one descriptor back, so that at exhaustion a waiting client can still be told and let go.
 class ReserveDescriptor {

@@ -45,6 +45,14 @@ Resolution::Resolution(const Via& via, std::string_view normalised_domain, const
     case Via::Kind::reject:
       settle(Route::Verdict::fail, 550, {5, 7, 1}, via.text);
       return;
+    case Via::Kind::lmtp:
+      route_.transport = mail::Transport::lmtp;
+      if (!via.unix_path.empty()) {
+        route_.next_hops.push_back({.unix_path = via.unix_path});
+        deliver(via.to_text());
+        return;
+      }
+      [[fallthrough]];
     case Via::Kind::smtp:
       port_ = via.port;
       step_ = Step::addresses;
@@ -169,7 +177,7 @@ void Resolution::add_host(std::uint16_t preference, const dns::Name& name) {
 }
 
 void Resolution::take_addresses(Random& random) {
-  const bool smart_host = via_.kind == Via::Kind::smtp;
+  const bool smart_host = via_.names_hosts();
   // Ourselves, found by address: this host and all that are no better go [RFC 5321 §5.1].
   std::uint32_t preference_end = 1u << 16;
   for (const Host& host : hosts_) {
@@ -182,7 +190,7 @@ void Resolution::take_addresses(Random& random) {
     }
   }
   // Before anything is dropped, so that a site's key does not depend on which host could be looked up just now.
-  const std::string site_key = smart_host ? "smtp:" + via_.host + ":" + std::to_string(port_) : mx_site_key();
+  const std::string site_key = smart_host ? named_site_key(via_.host) : mx_site_key();
 
   bool temporary = false;
   bool refused = false;
@@ -228,7 +236,7 @@ void Resolution::take_addresses(Random& random) {
 }
 
 void Resolution::use_address(const IpAddress& address, std::string host) {
-  const bool smart_host = via_.kind == Via::Kind::smtp;
+  const bool smart_host = via_.names_hosts();
   if (is_own_endpoint(address, port_)) {
     if (smart_host)
       return settle(Route::Verdict::defer, 451, {4, 3, 5}, "The smart host " + host + " is this host itself");
@@ -237,7 +245,7 @@ void Resolution::use_address(const IpAddress& address, std::string host) {
   if (!smart_host && is_refused(address)) {
     return settle(Route::Verdict::fail, 550, {5, 4, 4}, host + " is not routable");
   }
-  const std::string key = (smart_host ? "smtp:" : "mx:") + host + ":" + std::to_string(port_);
+  const std::string key = smart_host ? named_site_key(host) : "mx:" + host + ":" + std::to_string(port_);
   route_.next_hops.push_back({.address = address, .port = port_, .preference = 0, .host = std::move(host)});
   deliver(key);
 }
@@ -258,6 +266,11 @@ bool Resolution::is_own_endpoint(const IpAddress& address, std::uint16_t port) c
 bool Resolution::is_refused(const IpAddress& address) const {
   return std::any_of(options_.refuse_networks.begin(), options_.refuse_networks.end(),
                      [&address](const IpNetwork& network) { return network.contains(address); });
+}
+
+std::string Resolution::named_site_key(std::string_view host) const {
+  std::string key = via_.kind == Via::Kind::lmtp ? "lmtp:" : "smtp:";
+  return key.append(host).append(":").append(std::to_string(port_));
 }
 
 std::string Resolution::mx_site_key() const {

@@ -11,6 +11,7 @@ namespace {
 
 constexpr std::uint32_t no_rule = std::numeric_limits<std::uint32_t>::max();
 constexpr std::size_t reject_text_bytes_max = 400;
+constexpr std::size_t unix_path_bytes_max = 107;  // what a sockaddr_un holds beside its NUL
 constexpr std::string_view postmaster = "postmaster";
 
 Status invalid(std::string_view text, std::string_view why) {
@@ -37,9 +38,8 @@ std::optional<std::uint16_t> parse_port(std::string_view text) {
   return static_cast<std::uint16_t>(value);
 }
 
-StatusOr<Via> parse_smtp(std::string_view whole, std::string_view target) {
-  constexpr std::string_view form = "write smtp:HOST, smtp:HOST:PORT or smtp:[ADDRESS]:PORT";
-  Via via{.kind = Via::Kind::smtp, .port = Via::smtp_port_default};
+// HOST, HOST:PORT, [ADDRESS] or [ADDRESS]:PORT. Without a port via.port stays; `form`: what to write instead.
+StatusOr<Via> parse_host(std::string_view whole, std::string_view target, Via via, std::string_view form) {
   std::string_view port;
   bool port_given = false;
   if (target.starts_with('[')) {
@@ -76,6 +76,28 @@ StatusOr<Via> parse_smtp(std::string_view whole, std::string_view target) {
   return via;
 }
 
+StatusOr<Via> parse_smtp(std::string_view whole, std::string_view target) {
+  return parse_host(whole, target, {.kind = Via::Kind::smtp, .port = Via::smtp_port_default},
+                    "write smtp:HOST, smtp:HOST:PORT or smtp:[ADDRESS]:PORT");
+}
+
+StatusOr<Via> parse_lmtp(std::string_view whole, std::string_view target) {
+  constexpr std::string_view form = "write lmtp:unix:/PATH, lmtp:HOST:PORT or lmtp:[ADDRESS]:PORT";
+  constexpr std::string_view unix_prefix = "unix:";
+  if (target.starts_with(unix_prefix)) {
+    const std::string_view path = target.substr(unix_prefix.size());
+    if (!path.starts_with('/')) return invalid(whole, "the socket's path must be absolute; " + std::string(form));
+    if (path.size() > unix_path_bytes_max) return invalid(whole, "a socket's path has at most 107 bytes");
+    if (std::any_of(path.begin(), path.end(), [](char c) { return static_cast<std::uint8_t>(c) < 0x20; })) {
+      return invalid(whole, "the path holds a control character");
+    }
+    return Via{.kind = Via::Kind::lmtp, .unix_path = std::string(path)};
+  }
+  StatusOr<Via> via = parse_host(whole, target, {.kind = Via::Kind::lmtp}, form);
+  if (via.ok() && via->port == 0) return invalid(whole, "LMTP has no usual port; " + std::string(form));
+  return via;
+}
+
 StatusOr<Via> parse_maildir(std::string_view whole, std::string_view path) {
   if (path.empty()) return invalid(whole, "the path is missing; write maildir:/srv/mail/{local}");
   if (std::any_of(path.begin(), path.end(), [](char c) { return static_cast<std::uint8_t>(c) < 0x20; })) {
@@ -109,6 +131,12 @@ std::string Via::to_text() const {
       std::string target = address ? address->to_string() : host;
       if (address) target = "[" + target + "]";
       return "smtp:" + target + ":" + std::to_string(port);
+    }
+    case Kind::lmtp: {
+      if (!unix_path.empty()) return "lmtp:unix:" + unix_path;
+      std::string target = address ? address->to_string() : host;
+      if (address) target = "[" + target + "]";
+      return "lmtp:" + target + ":" + std::to_string(port);
     }
     case Kind::maildir:
       return "maildir:" + text;
@@ -151,9 +179,12 @@ StatusOr<Via> parse_via(std::string_view text) {
   const std::string_view word = text.substr(0, colon);
   const std::string_view rest = colon == std::string_view::npos ? std::string_view() : text.substr(colon + 1);
   if (word == "smtp") return parse_smtp(text, rest);
+  if (word == "lmtp") return parse_lmtp(text, rest);
   if (word == "maildir") return parse_maildir(text, rest);
   if (word == "reject") return parse_reject(text, rest);
-  return invalid(text, "unknown way; write mx, smtp:HOST:PORT, maildir:PATH, discard or reject:TEXT");
+  return invalid(
+      text,
+      "unknown way; write mx, smtp:HOST:PORT, lmtp:unix:/PATH, lmtp:HOST:PORT, maildir:PATH, discard or reject:TEXT");
 }
 
 RouteTable::RouteTable(std::vector<RouteRule> rules, std::string_view local_domain)

@@ -23,7 +23,8 @@
 namespace postern::shard {
 
 enum class Service : std::uint8_t {
-  mx,  // SMTP for anyone; relaying for `relay_from` only
+  mx,    // SMTP for anyone; relaying for `relay_from` only
+  lmtp,  // the same in LMTP: one reply for each recipient behind the end of data
 };
 
 struct ListenerOptions {
@@ -31,10 +32,25 @@ struct ListenerOptions {
   io::Address address;  // empty when the descriptor is inherited
   int inherited = -1;   // systemd:NAME: a listening descriptor that was passed to us; shared by all shards
   Service service = Service::mx;
+  unsigned socket_mode = 0660;        // of a unix socket's file, 0001 … 0777
   std::vector<IpNetwork> relay_from;  // peers that may relay to any domain; a unix socket's peers always may
   unsigned line = 0;                  // in the configuration file
 
   [[nodiscard]] bool is_inherited() const { return inherited >= 0; }
+};
+
+// Who exists in the accepted domains. Nothing given: everyone does.
+struct RecipientOptions {
+  struct Known {
+    std::string entry;
+    unsigned line = 0;  // in the configuration file
+  };
+  std::vector<Known> known;  // as written, at most 100,000; what is wrong with one shows when the table is made
+  std::string file;          // absolute; empty: none
+  char separator = '\0';     // between user and tag; '\0': no sub-addressing
+  Duration check_interval = std::chrono::seconds(10);  // how often the file is looked at, 100 ms … 1 h
+
+  [[nodiscard]] bool given() const { return !known.empty() || !file.empty(); }
 };
 
 struct LimitOptions {
@@ -113,6 +129,7 @@ struct Options {
   // MX records lead to one of them would loop.
   std::vector<route::Endpoint> own_endpoints;
   std::vector<std::string> accept_domains;  // A-labels, lower case; ".example.test" includes subdomains
+  RecipientOptions recipients;
   LimitOptions limits;
   SpoolOptions spool;
   std::vector<RouteOptions> routes;  // in order, at most 10,000

@@ -451,7 +451,10 @@ void Owner::fail(queue::Settlement& settlement, const egress::Delivery* delivery
   recipient.expired = settlement.outcome == queue::SettledAs::expired;
   recipient.reply = std::move(settlement.reply);
   if (delivery != nullptr && delivery->work.queue_id == settlement.queue_id) {
-    failure->texts.push_back(delivery->next_hop.substr(0, delivery->next_hop.find('[')));
+    // A store behind a unix socket is a part of this host; its path would tell the world nothing but our insides.
+    const bool local = delivery->next_hop.starts_with("unix:");
+    failure->texts.push_back(local ? snapshot_->options->hostname
+                                   : delivery->next_hop.substr(0, delivery->next_hop.find('[')));
     recipient.remote_mta = failure->texts.back();
     recipient.last_attempt_at = loop_.clocks().wall;
   }

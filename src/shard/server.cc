@@ -55,8 +55,10 @@ StatusOr<std::vector<std::vector<std::uint16_t>>> assign_logs(const Options& opt
 }
 
 // Sockets that the shards cannot bind each for itself: those handed to the process, and unix sockets, which know no
-// SO_REUSEPORT. All shards accept on the same one, each under a descriptor of its own. [shard][listener], -1: bind.
-StatusOr<std::vector<std::vector<io::Descriptor>>> share_listening(const Options& options, io::Loop& loop) {
+// SO_REUSEPORT. All shards accept on the same one, each under a descriptor of its own: whoever is awake takes the next
+// client, and nothing needs to be handed over. [shard][listener], -1: bind. `files`: of the unix sockets bound here.
+StatusOr<std::vector<std::vector<io::Descriptor>>> share_listening(const Options& options, io::Loop& loop,
+                                                                   std::vector<io::SocketFile>& files) {
   std::vector<std::vector<io::Descriptor>> shared(options.shards,
                                                   std::vector<io::Descriptor>(options.listeners.size(), -1));
   for (std::size_t i = 0; i < options.listeners.size(); ++i) {
@@ -64,9 +66,10 @@ StatusOr<std::vector<std::vector<io::Descriptor>>> share_listening(const Options
     io::Descriptor socket = listener.inherited;
     if (!listener.is_inherited() && !listener.address.is_unix()) continue;
     if (!listener.is_inherited()) {
-      const StatusOr<io::Descriptor> bound = loop.listen(listener.address, {});
+      const StatusOr<io::Descriptor> bound = loop.listen(listener.address, {.socket_mode = listener.socket_mode});
       if (!bound.ok()) return bound.status();
       socket = *bound;
+      files.emplace_back(listener.address);
     }
     for (std::size_t shard = 0; shard + 1 < shared.size(); ++shard) {
       const StatusOr<int> copy = io::duplicate_descriptor(socket);
@@ -116,12 +119,13 @@ StatusOr<std::unique_ptr<Server>> Server::start(Setup setup) {
   } seeds;
   loops.front()->random(std::as_writable_bytes(std::span(&seeds, 1)));
   server->site_seed_ = seeds.site;
-  StatusOr<SnapshotPtr> snapshot = Snapshot::make(setup.options, seeds.site);
+  StatusOr<SnapshotPtr> snapshot = Snapshot::make(setup.options, seeds.site, setup.recipients);
   if (!snapshot.ok()) return snapshot.status();
   StatusOr<std::vector<std::vector<std::uint16_t>>> logs = assign_logs(options);
   if (!logs.ok()) return logs.status();
 
-  StatusOr<std::vector<std::vector<io::Descriptor>>> listening = share_listening(options, *loops.front());
+  StatusOr<std::vector<std::vector<io::Descriptor>>> listening =
+      share_listening(options, *loops.front(), server->socket_files_);
   if (!listening.ok()) return listening.status();
 
   dns::CacheOptions cache;
@@ -189,6 +193,7 @@ StatusOr<std::unique_ptr<Server>> Server::start(Setup setup) {
 }
 
 Server::~Server() {
+  for (io::SocketFile& file : socket_files_) file.remove();
   if (process_ == nullptr) return;
   request_stop(Duration::zero());
   wait();
@@ -199,6 +204,7 @@ Server::~Server() {
 
 void Server::request_stop(Duration grace) {
   stopping_ = true;
+  for (io::SocketFile& file : socket_files_) file.remove();
   for (const auto& shard : shards_) shard->request_stop(grace);
 }
 
@@ -208,8 +214,8 @@ void Server::wait() {
   }
 }
 
-Status Server::reload(OptionsSnapshot options) {
-  StatusOr<SnapshotPtr> snapshot = Snapshot::make(options, site_seed_);
+Status Server::reload(OptionsSnapshot options, std::shared_ptr<const policy::RecipientTable> recipients) {
+  StatusOr<SnapshotPtr> snapshot = Snapshot::make(options, site_seed_, std::move(recipients));
   if (!snapshot.ok()) return snapshot.status();
   if ((*snapshot)->listeners.size() != options_->listeners.size()) {
     return error(StatusCode::kFailedPrecondition, "listeners were added or removed; restart to apply that");
@@ -217,6 +223,13 @@ Status Server::reload(OptionsSnapshot options) {
   options_ = std::move(options);
   for (const auto& shard : shards_) shard->reload(*snapshot);
   process_->event_log->reopen();
+  return OkStatus();
+}
+
+Status Server::set_recipients(std::shared_ptr<const policy::RecipientTable> recipients) {
+  const StatusOr<SnapshotPtr> snapshot = Snapshot::make(options_, site_seed_, std::move(recipients));
+  if (!snapshot.ok()) return snapshot.status();
+  for (const auto& shard : shards_) shard->reload(*snapshot);
   return OkStatus();
 }
 

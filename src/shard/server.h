@@ -14,6 +14,7 @@
 #include <postern/base/status.h>
 
 #include "io/loop.h"
+#include "io/sockets.h"
 #include "shard/metrics.h"
 #include "shard/operator_log.h"
 #include "shard/options.h"
@@ -26,6 +27,8 @@ class Server final : public MetricsSource {
  public:
   struct Setup {
     OptionsSnapshot options;
+    std::shared_ptr<const policy::RecipientTable> recipients =
+        nullptr;       // of options->recipients; null: everyone exists
     OperatorLog& log;  // outlives the server
     // The I/O backend, once per shard.
     std::function<StatusOr<std::unique_ptr<io::Loop>>()> make_loop;
@@ -48,7 +51,9 @@ class Server final : public MetricsSource {
   [[nodiscard]] int exit_code() const { return process_->exit_code.load(); }
 
   // What can change while running does; what cannot is named in the message (OK all the same).
-  [[nodiscard]] Status reload(OptionsSnapshot options);
+  [[nodiscard]] Status reload(OptionsSnapshot options, std::shared_ptr<const policy::RecipientTable> recipients);
+  // The recipients alone.
+  [[nodiscard]] Status set_recipients(std::shared_ptr<const policy::RecipientTable> recipients);
 
   // Where the shards listen: [shard][listener].
   [[nodiscard]] std::vector<io::Address> addresses() const { return shards_.front()->addresses(); }
@@ -64,6 +69,7 @@ class Server final : public MetricsSource {
   std::string data_dir_;     // never changes while running
   OperatorLog* log_ = nullptr;
   std::uint64_t site_seed_ = 0;
+  std::vector<io::SocketFile> socket_files_;  // gone as soon as a stop is asked for
   std::unique_ptr<Process> process_;
   std::vector<std::unique_ptr<Shard>> shards_;
   std::vector<std::thread> threads_;

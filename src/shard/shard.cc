@@ -137,6 +137,7 @@ Shard::Shard(Setup setup)
                 .connection_count = process_.connection_count,
                 .peer_counts = process_.peer_counts,
                 .relay_policy = snapshot_->relay_policy,
+                .recipients = snapshot_->recipients,
                 .options = ingress_options(*snapshot_->options)}) {
   listening_ = std::move(setup.listening);
   router_.set_snapshot(snapshot_);
@@ -180,7 +181,7 @@ void Shard::take_orders() {
     router_.set_snapshot(fresh);
     intake_.set_snapshot(fresh);
     owner_.set_snapshot(fresh);
-    ingress_.set_policy(fresh->relay_policy);
+    ingress_.set_policy(fresh->relay_policy, fresh->recipients);
     for (std::size_t i = 0; i < fresh->listeners.size(); ++i) ingress_.set_context(i, fresh->listeners[i]);
   }
   const std::int64_t grace = stop_grace_ns_.load(std::memory_order_relaxed);

@@ -14,9 +14,11 @@ spool::Options spool_options(const Options& options) {
   return made;
 }
 
-StatusOr<SnapshotPtr> Snapshot::make(const OptionsSnapshot& options, std::uint64_t site_seed) {
+StatusOr<SnapshotPtr> Snapshot::make(const OptionsSnapshot& options, std::uint64_t site_seed,
+                                     std::shared_ptr<const policy::RecipientTable> recipients) {
   auto made = std::make_shared<Snapshot>();
   made->options = options;
+  made->recipients = std::move(recipients);
 
   auto session = std::make_shared<smtp::ServerOptions>();
   session->hostname = options->hostname;
@@ -27,9 +29,12 @@ StatusOr<SnapshotPtr> Snapshot::make(const OptionsSnapshot& options, std::uint64
   session->command_idle = options->limits.idle;
   session->data_idle = options->limits.idle;
   session->session_max = options->limits.session;
+  auto lmtp_session = std::make_shared<smtp::ServerOptions>(*session);
+  lmtp_session->dialect = smtp::Dialect::lmtp;
+  lmtp_session->banner = "LMTP Postern";
   for (const ListenerOptions& listener : options->listeners) {
-    made->listeners.push_back(std::make_shared<const ingress::ListenerContext>(
-        ingress::ListenerContext{session, policy::NetworkSet(listener.relay_from)}));
+    made->listeners.push_back(std::make_shared<const ingress::ListenerContext>(ingress::ListenerContext{
+        listener.service == Service::lmtp ? lmtp_session : session, policy::NetworkSet(listener.relay_from)}));
   }
 
   StatusOr<policy::RelayPolicy> policy = policy::RelayPolicy::make(options->accept_domains, options->hostname);

@@ -77,7 +77,8 @@ bool is_plain(const mail::ContentFacts& facts) {
 // --- the driver's view
 // -------------------------------------------------------------------------------------------------
 
-void ClientSession::reset(Instant now) {
+void ClientSession::reset(Instant now, Dialect dialect) {
+  dialect_ = dialect;
   parser_.reset();
   state_ = State::greeting;
   connection_ = ConnectionVerdict::reusable;
@@ -207,7 +208,7 @@ void ClientSession::on_reply(Instant now) {
         end(ConnectionVerdict::closing, reply);
         return;
       }
-      write("EHLO ");
+      write(dialect_ == Dialect::lmtp ? "LHLO " : "EHLO ");
       write(options_->ehlo_name);
       write("\r\n");
       state_ = State::ehlo;
@@ -222,7 +223,7 @@ void ClientSession::on_reply(Instant now) {
         if (state_ == State::ehlo) read_extensions();
         greeted_ = true;
         state_ = State::idle;
-      } else if (state_ == State::ehlo && reply.permanent()) {
+      } else if (state_ == State::ehlo && reply.permanent() && dialect_ == Dialect::smtp) {
         // [RFC 5321 §3.2] has 500 and 502; some who do not know EHLO say 501, 504 or 550.
         write("HELO ");
         write(options_->ehlo_name);
@@ -463,6 +464,8 @@ void ClientSession::release_commands() {
 
 bool ClientSession::may_release_transfer() const {
   if (transaction_.answered == transfer()) return transaction_.accepted > 0;
+  // How many replies a BDAT gets that no recipient was accepted for, RFC 2033 does not say.
+  if (dialect_ == Dialect::lmtp && plan_.transfer == ContentPlan::Transfer::bdat) return false;
   // DATA behind unanswered RCPTs commits us to nothing but a dot [RFC 2920 §3.1]; BDAT to all of the content.
   return plan_.transfer == ContentPlan::Transfer::data ||
          plan_.announced_bytes <= options_->pipelined_content_bytes_max;
@@ -568,6 +571,10 @@ void ClientSession::on_transaction_reply(Instant now) {
       break;
   }
   if (state_ != State::transaction) return;
+  if (dialect_ == Dialect::lmtp && (answered == Step::bdat || answered == Step::end_of_data) && recipients_open_ > 0) {
+    arm(now);  // the next recipient's reply
+    return;
+  }
   if (answered == Step::end_of_data) {
     t.end_of_data_due = false;
   } else {
@@ -617,6 +624,9 @@ void ClientSession::on_data_reply() {
     t.end_of_data_due = true;
     if (t.accepted > 0) {
       t.content = Content::wanted;
+    } else if (dialect_ == Dialect::lmtp) {
+      // 503 was due [RFC 2033 §4.2]. Nobody knows how many replies a dot would bring, so that none is sent.
+      end_as_protocol_error("the peer takes content for nobody");
     } else {
       // Pipelined, and taken though no recipient was [RFC 2920 §3.1]: an empty content ends it.
       t.discarding = true;
@@ -636,9 +646,36 @@ void ClientSession::on_final_reply() {
     end_as_protocol_error("the peer answered the end of data with 3xx");
     return;
   }
+  if (dialect_ == Dialect::lmtp) {
+    on_final_reply_lmtp();
+    return;
+  }
   // After a failed BDAT the peer's state is indeterminate [RFC 3030 §2]; after DATA it is clear [RFC 5321 §4.1.1.4].
   transaction_.peer_is_clean = reply.positive() || plan_.transfer == ContentPlan::Transfer::data;
   settle_open(reply.positive() ? mail::Outcome::relayed : outcome_of(reply), reply);
+}
+
+// One reply for each accepted recipient, in the order of their RCPTs [RFC 2033 §4.2]; each settles its own. When the
+// connection is lost before the last one, those answered keep their outcomes.
+void ClientSession::on_final_reply_lmtp() {
+  const mail::Reply& reply = parser_.reply();
+  Transaction& t = transaction_;
+  if (reply.code >= 500 && reply.code <= 504 && step() == Step::bdat && t.final_replies == 0) {
+    // That is no recipient's fate: the command was not understood or out of order, and gets this one reply alone.
+    settle_open(outcome_of(reply), reply);
+    end(ConnectionVerdict::closing, reply);
+    return;
+  }
+  settle(next_final_recipient(), reply.positive() ? mail::Outcome::relayed : outcome_of(reply), reply);
+  t.content_refused |= !reply.positive();
+  t.peer_is_clean = plan_.transfer == ContentPlan::Transfer::data || !t.content_refused;
+}
+
+// The first accepted recipient without its last reply. Only while there is one: recipients_open_ > 0 behind all RCPTs.
+std::size_t ClientSession::next_final_recipient() {
+  std::size_t& next = transaction_.final_replies;
+  while (recipient_states_[rcpt_of_[next]] != RecipientState::accepted) ++next;
+  return rcpt_of_[next++];
 }
 
 // A refusal of content that the peer has not read to its end is an answer; anything else is out of step with us, and
@@ -648,6 +685,12 @@ void ClientSession::on_early_reply() {
   const Step awaited_step = step();
   if (transaction_.content == Content::wanted && (awaited_step == Step::bdat || awaited_step == Step::end_of_data) &&
       reply.code >= 400) {
+    if (dialect_ == Dialect::lmtp) {
+      // It may be meant for the first recipient alone (a full mailbox): the others are not failed for it.
+      settle(next_final_recipient(), outcome_of(reply), reply);
+      end(ConnectionVerdict::closing, reply);
+      return;
+    }
     settle_open(outcome_of(reply), reply);
     end(ConnectionVerdict::closing, reply);
     return;
@@ -728,7 +771,7 @@ std::string_view ClientSession::awaited() const {
     case State::greeting:
       return " waiting for the greeting";
     case State::ehlo:
-      return " waiting for the reply to EHLO";
+      return dialect_ == Dialect::lmtp ? " waiting for the reply to LHLO" : " waiting for the reply to EHLO";
     case State::helo:
       return " waiting for the reply to HELO";
     case State::transaction:

@@ -102,6 +102,8 @@ Verb verb_of(std::string_view word) {
       return Verb::helo;
     case pack("EHLO"):
       return Verb::ehlo;
+    case pack("LHLO"):
+      return Verb::lhlo;
     case pack("MAIL"):
       return Verb::mail;
     case pack("RCPT"):

@@ -20,7 +20,7 @@ namespace {
 constexpr std::string_view unknown_command = "500 5.5.2 Command not recognized\r\n";
 constexpr std::string_view no_arguments = "501 5.5.4 This command takes no argument\r\n";
 constexpr std::string_view mail_first = "503 5.5.1 MAIL first\r\n";
-constexpr std::string_view recipient_first = "503 5.5.1 RCPT first\r\n";
+constexpr std::string_view recipient_first = "503 5.5.1 RCPT first\r\n";  // also [RFC 2033 §4.2]
 constexpr std::string_view no_recipients = "554 5.5.1 No valid recipients\r\n";
 constexpr std::string_view too_large = "552 5.3.4 Message too large\r\n";
 constexpr std::string_view transaction_failed = "503 5.5.1 This transaction has failed, RSET first\r\n";
@@ -33,12 +33,16 @@ mail::Reply out_of_order(std::string_view text) {
 }  // namespace
 
 void ServerSession::on_command(const Command& command) {
-  group_ended_ = ends_pipelining_group(command.verb);
-  switch (command.verb) {
+  const bool other_dialect =
+      lmtp() ? command.verb == Verb::helo || command.verb == Verb::ehlo : command.verb == Verb::lhlo;
+  const Verb verb = other_dialect ? Verb::unknown : command.verb;  // 500 [RFC 2033 §4.1]
+  group_ended_ = ends_pipelining_group(verb);
+  switch (verb) {
     case Verb::helo:
       on_hello(false, command.arguments);
       break;
     case Verb::ehlo:
+    case Verb::lhlo:
       on_hello(true, command.arguments);
       break;
     case Verb::mail:
@@ -76,7 +80,8 @@ void ServerSession::on_command(const Command& command) {
       break;
     case Verb::help:
       ++junk_;
-      reply("214 2.0.0 HELO EHLO MAIL RCPT DATA BDAT RSET NOOP VRFY HELP QUIT, see RFC 5321\r\n");
+      reply(lmtp() ? "214 2.0.0 LHLO MAIL RCPT DATA BDAT RSET NOOP VRFY HELP QUIT, see RFC 2033\r\n"
+                   : "214 2.0.0 HELO EHLO MAIL RCPT DATA BDAT RSET NOOP VRFY HELP QUIT, see RFC 5321\r\n");
       break;
     case Verb::quit:
       if (!command.arguments.empty()) {
@@ -104,7 +109,7 @@ void ServerSession::on_command(const Command& command) {
 }
 
 void ServerSession::on_hello(bool extended, std::string_view name) {
-  if (extended && !facts_.esmtp) {
+  if (extended && !facts_.esmtp && !lmtp()) {
     reply_error(unknown_command);
   } else if (!is_hello_name(name)) {
     reply_error("501 5.5.4 One host name or address literal, please\r\n");
@@ -152,7 +157,7 @@ void ServerSession::on_argument_error(ArgumentError error, std::string_view path
 
 void ServerSession::on_mail(std::string_view arguments) {
   if (!greeted_) {
-    reply_error("503 5.5.1 EHLO or HELO first\r\n");
+    reply_error(lmtp() ? "503 5.5.1 LHLO first\r\n" : "503 5.5.1 EHLO or HELO first\r\n");
     return;
   }
   if (transaction_) {
@@ -177,7 +182,7 @@ void ServerSession::on_mail(std::string_view arguments) {
   envelope.head.declared_size = parsed.size;
   envelope.head.body = parsed.body;
   envelope.head.smtp_utf8 = parsed.smtp_utf8;
-  envelope.head.protocol = esmtp_ ? mail::Protocol::esmtp : mail::Protocol::smtp;
+  envelope.head.protocol = lmtp() ? mail::Protocol::lmtp : esmtp_ ? mail::Protocol::esmtp : mail::Protocol::smtp;
   pending_ = Wait::mail_verdict;
 }
 
@@ -215,7 +220,7 @@ void ServerSession::on_data(std::string_view arguments) {
     fail_transaction(out_of_order({}));
     transaction_->failure_told = true;
   } else if (transaction_->envelope.recipient_count() == 0) {
-    reply_error(transaction_->recipients_tried == 0 ? recipient_first : no_recipients);
+    reply_error(lmtp() || transaction_->recipients_tried == 0 ? recipient_first : no_recipients);
   } else {
     pending_ = Wait::data_verdict;
   }
@@ -251,8 +256,8 @@ void ServerSession::on_chunk_command(std::string_view arguments) {
   } else if (!esmtp_ || !options_->offer_chunking) {
     fail_chunk(out_of_order("BDAT was not offered"));
   } else if (transaction.envelope.recipient_count() == 0) {
-    fail_chunk(transaction.recipients_tried == 0 ? out_of_order("RCPT first")
-                                                 : mail::Reply{554, {5, 5, 1}, "No valid recipients"});
+    fail_chunk(lmtp() || transaction.recipients_tried == 0 ? out_of_order("RCPT first")
+                                                           : mail::Reply{554, {5, 5, 1}, "No valid recipients"});
   } else if (size_max != 0 && parsed.size > size_max - std::min(size_max, transaction.scanner.facts().size)) {
     fail_chunk({552, {5, 3, 4}, "Message too large"});
   } else if (first) {

@@ -83,6 +83,21 @@ void ServerSession::reply_refusal(const Verdict& verdict) {
   if (verdict.disconnect) close_with({});
 }
 
+// One for each accepted recipient [RFC 2033 §4.2]; what none was accepted for is answered like any other command.
+std::uint32_t ServerSession::content_replies() const {
+  return lmtp() ? std::max(transaction_->recipients_accepted, 1u) : 1u;
+}
+
+// Said more than once, it is its first line: so that a thousand recipients cannot make megabytes of it.
+void ServerSession::repeat_reply(std::string& sink, std::size_t begin, std::uint32_t times) {
+  if (times < 2) return;
+  sink.resize(sink.find('\n', begin) + 1);
+  sink[begin + 3] = ' ';  // behind the code: '-' in all but a reply's last line
+  const std::size_t size = sink.size() - begin;
+  sink.reserve(begin + size * times);
+  for (std::uint32_t said = 1; said < times; ++said) sink.append(sink, begin, size);
+}
+
 void ServerSession::close_with(std::string_view lines) {
   reply(lines);
   end_transaction();
@@ -123,12 +138,15 @@ std::string& ServerSession::answer_sink(ReplySlot slot) {
   return slot.value == first_slot_ ? output_ : answer;
 }
 
-void ServerSession::settle_slot(ReplySlot answered) {
+// The answer of the first open slot stands in the output, from `begin` on; those that are answered behind it follow.
+void ServerSession::settle_slot(ReplySlot answered, std::size_t begin) {
   if (answered.value != first_slot_) return;
   do {
     Slot& slot = slots_[first_slot_ % slots_.size()];
     output_ += slot.answer;
+    repeat_reply(output_, begin, slot.replies);
     output_ += slot.behind;
+    begin = output_.size();
     slot.answer.clear();
     slot.behind.clear();
     ++first_slot_;
@@ -139,17 +157,20 @@ void ServerSession::settle_slot(ReplySlot answered) {
 void ServerSession::on_content_durable(ReplySlot slot, mail::QueueId id, Instant now) {
   note_time(now);
   std::string& sink = answer_sink(slot);
+  const std::size_t begin = sink.size();
   sink += "250 2.0.0 Ok: queued as ";
   const auto name = id.to_text();
   sink.append(name.data(), name.size());
   sink += "\r\n";
-  settle_slot(slot);
+  settle_slot(slot, begin);
 }
 
 void ServerSession::on_content_refused(ReplySlot slot, const mail::Reply& reply, Instant now) {
   note_time(now);
-  append_reply(answer_sink(slot), reply);
-  settle_slot(slot);
+  std::string& sink = answer_sink(slot);
+  const std::size_t begin = sink.size();
+  append_reply(sink, reply);
+  settle_slot(slot, begin);
 }
 
 // The last chunk's positive reply is the end of what was said; if it has not left, the failure takes its place.

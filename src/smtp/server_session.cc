@@ -10,6 +10,8 @@
 #include <cstring>
 #include <memory>
 #include <optional>
+#include <span>
+#include <string>
 #include <string_view>
 #include <utility>
 
@@ -29,6 +31,24 @@ namespace {
 constexpr std::string_view line_too_long = "500 5.5.2 Line too long\r\n";
 constexpr std::string_view bad_line =
     "501 5.5.2 Lines end with CR LF and hold no other CR, LF or NUL, closing connection\r\n";
+
+// "rfc822;" and the address as xtext [RFC 3461 §4]; empty for one beyond ASCII, which that type does not have.
+std::string original_recipient_of(std::string_view address) {
+  constexpr std::string_view hex = "0123456789ABCDEF";
+  std::string text = "rfc822;";
+  for (const char c : address) {
+    const auto byte = static_cast<unsigned char>(c);
+    if (byte >= 0x80) return {};
+    if (byte > ' ' && byte < 0x7F && c != '+' && c != '=') {
+      text += c;
+    } else {
+      text += '+';
+      text += hex[byte >> 4];
+      text += hex[byte & 15];
+    }
+  }
+  return text;
+}
 
 }  // namespace
 
@@ -209,6 +229,9 @@ std::string_view ServerSession::content_refusal() const {
 
 void ServerSession::on_content_end() {
   Transaction& transaction = *transaction_;
+  const std::uint32_t replies = content_replies();
+  std::string& sink = reply_sink();
+  const std::size_t begin = sink.size();
   if (transaction.failure) {
     reply_failure();
   } else if (const std::string_view refusal = content_refusal(); !refusal.empty()) {
@@ -217,6 +240,7 @@ void ServerSession::on_content_end() {
     pending_ = Wait::content_verdict;
     return;
   }
+  repeat_reply(sink, begin, replies);
   end_transaction();
   finish_command();
 }
@@ -235,8 +259,10 @@ FinishedTransaction ServerSession::take_transaction(mail::Envelope& envelope) {
   std::swap(envelope, transaction_->envelope);
   spare_envelope_ = std::move(transaction_->envelope);
   const FinishedTransaction finished{ReplySlot{next_slot_}, transaction_->scanner.facts()};
+  const std::uint32_t replies = content_replies();
   transaction_.reset();
   if (slots_.empty()) slots_.resize(options_->reply_slots_max);
+  slots_[next_slot_ % slots_.size()].replies = replies;
   ++next_slot_;
   pending_ = Wait::bytes;
   errors_ = 0;
@@ -321,11 +347,41 @@ void ServerSession::on_mail_verdict(const Verdict& verdict, Instant now) {
 void ServerSession::on_recipient_verdict(const Verdict& verdict, Instant now) {
   take_verdict(Wait::recipient_verdict, now);
   if (verdict.accepted()) {
-    transaction_->envelope.add_recipient(recipient());
+    if (!transaction_->expanded || !transaction_->has_recipient(recipient_)) {
+      transaction_->envelope.add_recipient(recipient());
+    }
+    ++transaction_->recipients_accepted;
     reply("250 2.1.5 Ok\r\n");
   } else {
     reply_refusal(verdict);
   }
+  finish_command();
+}
+
+bool ServerSession::Transaction::has_recipient(std::string_view path) const {
+  for (std::size_t i = 0; i < envelope.recipient_count(); ++i) {
+    if (envelope.recipient(i).forward_path.text == path) return true;
+  }
+  return false;
+}
+
+void ServerSession::on_recipient_expanded(std::span<const std::string_view> forward_paths, Instant now) {
+  take_verdict(Wait::recipient_verdict, now);
+  mail::Envelope& envelope = transaction_->envelope;
+  mail::RecipientView added = recipient();
+  std::string original;
+  if (added.original_recipient.empty()) {
+    original = original_recipient_of(recipient_);
+    added.original_recipient = original;
+  }
+  transaction_->expanded = true;
+  for (const std::string_view path : forward_paths) {
+    if (transaction_->has_recipient(path)) continue;
+    added.forward_path = {path, static_cast<std::uint16_t>(path.rfind('@') + 1)};
+    envelope.add_recipient(added);
+  }
+  ++transaction_->recipients_accepted;
+  reply("250 2.1.5 Ok\r\n");
   finish_command();
 }
 

@@ -243,13 +243,17 @@ const Fault faults[] = {
     {"io.backend = \"epoll\"", "1: io.backend: ", "\"auto\" or \"uring\""},
     {"io = 3", "1: io: ", "is a table"},
     {"hostnme = \"a.example\"", "1: hostnme: unknown key", "did you mean hostname?"},
-    {"recipients = 5", "1: recipients: unknown key", "did you mean limits.recipients?"},
+    {"received_hops = 50", "1: received_hops: unknown key", "did you mean limits.received_hops?"},
     {"zebra = 5", "1: zebra: unknown key", "--print-config"},
     {"[limit]\nrecipients = 5", "1: limit: unknown key", "did you mean limits?"},
     {"[tls]\n[[tls.certificate]]\nchain = \"x\"", "1: tls: not implemented", "remove it"},
     {"[domains]\naccept = \"example.test\"", "2: domains.accept: ", "a list of texts"},
     {"[domains]\naccept = [\n\"good.test\",\n\"bad domain\"]", "4: domains.accept: ", "no domain"},
     {"[domains]\naccept = [3]", "2: domains.accept: ", "a list of texts"},
+    {"[recipients]\nknown = \"a@x.test\"", "2: recipients.known: ", "a list of texts"},
+    {"[recipients]\nseparator = \"++\"", "2: recipients.separator: ", "\"+\""},
+    {"[recipients]\nseparator = \"a\"", "2: recipients.separator: ", "\"+\""},
+    {"[recipients]\ncheck_interval = \"2h\"", "2: recipients.check_interval: ", "100ms … 1h"},
     {"[domains]\nacept = []", "2: domains.acept: unknown key", "did you mean accept?"},
     {"[limits]\nmessage_bytes = \"1B\"", "2: limits.message_bytes: ", "out of range"},
     {"[limits]\nmessage_bytes = \"50 megabytes\"", "2: limits.message_bytes: ", "\"50MiB\""},
@@ -269,7 +273,13 @@ const Fault faults[] = {
     {"[[route]]\nvia = \"mx\"", "1: route.match: missing", "match = \"*\""},
     {"[[route]]\nmatch = \"a b\"\nvia = \"mx\"", "2: route.match: ", ""},
     {"[[route]]\nmatch = \"*\"\nvia = \"pigeon:coop\"", "3: route.via: ", ""},
-    {"[[route]]\nmatch = \"*\"\nvia = \"lmtp:unix:/x\"", "3: route.via: ", "not implemented"},
+    {"[[route]]\nmatch = \"*\"\nvia = \"lmtp:store.example\"", "3: route.via: ", "lmtp:HOST:PORT"},
+    {"[[listener]]\naddress = \"unix:/run/x\"\n[[route]]\nmatch = \"*\"\nvia = \"lmtp:unix:/run/x\"",
+     "5: route.via: ", "a listener of this daemon"},
+    {"[[listener]]\naddress = \"unix:/run/x\"\nmode = \"rw\"", "3: listener.mode: ", "\"0660\""},
+    {"[[listener]]\naddress = \"unix:/run/x\"\nmode = \"0000\"", "3: listener.mode: ", "\"0660\""},
+    {"[[listener]]\naddress = \"unix:/run/x\"\nmode = \"1777\"", "3: listener.mode: ", "\"0660\""},
+    {"[[listener]]\naddress = \"127.0.0.1:26\"\nmode = \"0600\"", "3: listener.mode: ", "unix sockets only"},
     {"[[route]]\nmatch = \"*\"\nvia = \"smtp:\"", "3: route.via: ", ""},
     {"[[route]]\nmatch = \"*\"\nvia = \"mx\"\nwhy = 1", "4: route.why: unknown key", ""},
     {"[route]\nmatch = \"*\"", "1: route: there may be several", "[[route]]"},
@@ -308,6 +318,16 @@ const Fault faults[] = {
 };
 
 INSTANTIATE_TEST_SUITE_P(Each, ConfigFault, testing::ValuesIn(faults));
+
+TEST(Config, TheModeOfASocketThatIsThereNeedsARestart) {
+  const std::string listener = "[[listener]]\naddress = \"unix:/run/x\"\n";
+  const LoadedConfig before = load(listener);
+  const LoadedConfig after = load(listener + "mode = \"0600\"\nservice = \"lmtp\"\n");
+  ASSERT_TRUE(before.options && after.options);
+  EXPECT_EQ(after.options->listeners.front().service, shard::Service::lmtp);
+  EXPECT_EQ(after.options->listeners.front().socket_mode, 0600u);
+  EXPECT_THAT(needs_restart(*before.options, *after.options), ElementsAre("listener.mode"));
+}
 
 TEST(Config, WithoutAListenerItIsNoConfiguration) {
   EXPECT_THAT(only_error(load("hostname = \"a.example\"\n")), HasSubstr("[[listener]]"));

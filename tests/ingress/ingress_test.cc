@@ -270,6 +270,35 @@ TEST_F(IngressTest, PolicyAndDoorAreAskedInTurn) {
               ElementsAre(" 452 4.3.1 full", StartsWith("u@elsewhere.test 550 5.7.1"), "u@here.test 550 5.1.1 nobody"));
 }
 
+TEST_F(IngressTest, RecipientsThatAreUnknownAreRefusedAndAliasesBecomeTheirTargets) {
+  start();
+  policy::RecipientTableBuilder builder('+');
+  ASSERT_TRUE(builder.add_lines("u0@here.test\nall@here.test: u0@here.test, out@there.test\n", "file").ok());
+  const std::vector<std::string> ours{"here.test"};
+  ingress->set_policy(std::make_shared<const policy::RelayPolicy>(*policy::RelayPolicy::make(ours, "mx.test")),
+                      std::make_shared<const policy::RecipientTable>(*std::move(builder).finish()));
+  const auto peer = behind_rcpt();
+  EXPECT_THAT(ask(*peer, "RCPT TO:<nobody@here.test>\r\n"), StartsWith("550 5.1.1 "));
+  EXPECT_THAT(ask(*peer, "RCPT TO:<postmaster>\r\n"), StartsWith("250 "));
+  door.calls.clear();
+  EXPECT_THAT(ask(*peer, "RCPT TO:<all@here.test>\r\n"), StartsWith("250 "));
+  EXPECT_THAT(door.calls, ElementsAre("recipient u0@here.test", "recipient out@there.test")) << "a route takes each";
+  door.recipient_refusal = mail::Reply{550, {5, 7, 1}, "rejected"};
+  EXPECT_THAT(ask(*peer, "RCPT TO:<all@here.test>\r\n"), StartsWith("550 5.7.1 "));
+  door.recipient_refusal.reset();
+  EXPECT_THAT(ask(*peer, "DATA\r\n"), StartsWith("354 "));
+  send(*peer, small_content + ".\r\n");
+  wait_for([&] { return door.taken.size() == 1; });
+  const mail::Envelope& envelope = door.taken.front().message->envelope;
+  ASSERT_EQ(envelope.recipient_count(), 3u);
+  EXPECT_EQ(envelope.recipient(0).forward_path.text, "u0@here.test");
+  EXPECT_EQ(envelope.recipient(1).forward_path.text, "postmaster");
+  EXPECT_EQ(envelope.recipient(2).forward_path.text, "out@there.test");
+  EXPECT_EQ(envelope.recipient(2).original_recipient, "rfc822;all@here.test");
+  accept(0);
+  EXPECT_THAT(reply(*peer), StartsWith("250 "));
+}
+
 TEST_F(IngressTest, InputBeforeTheGreetingEndsTheSession) {
   start();
   Peer peer(address);  // the kernel has connected it; nobody has accepted it yet

@@ -21,7 +21,8 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, HERE)
 
 # The thread sanitizer finds races in what threads share; these tests share the most, within bearable time.
-TSAN = ("test_delivery.", "test_shards.", "test_next_hops.", "test_operation.", "test_crash.CleanRestart")
+TSAN = ("test_delivery.", "test_shards.", "test_next_hops.", "test_operation.", "test_lmtp.IntoAStore",
+        "test_lmtp.FromClients", "test_crash.CleanRestart")
 
 
 def all_tests():

@@ -262,6 +262,22 @@ TEST_F(ResolutionTest, LiteralsNeedNoQuestion) {
   expect_failure(resolve("[198.51.100.1]"), Verdict::fail, 554, {5, 4, 6});
 }
 
+TEST_F(ResolutionTest, LmtpGoesWhereTheOperatorSays) {
+  Route route = resolve("a.test", "lmtp:unix:/run/store/lmtp");
+  EXPECT_EQ(questions_, 0u);
+  EXPECT_EQ(route.verdict, Verdict::deliver);
+  EXPECT_EQ(route.transport, mail::Transport::lmtp);
+  EXPECT_EQ(route.site_key, "lmtp:unix:/run/store/lmtp");
+  ASSERT_EQ(route.next_hops.size(), 1u);
+  EXPECT_EQ(route.next_hops.front().unix_path, "/run/store/lmtp");
+  route = resolve("a.test", "lmtp:[198.51.100.1]:24");
+  EXPECT_EQ(route.transport, mail::Transport::lmtp);
+  EXPECT_EQ(route.site_key, "lmtp:[198.51.100.1]:24") << "refused networks are not looked at";
+  EXPECT_NE(route.site, resolve("a.test", "smtp:[198.51.100.1]:24").site);
+  route = resolve("a.test", "lmtp:nowhere.test:24");
+  expect_failure(route, Verdict::defer, 451, {4, 3, 5});
+}
+
 TEST_F(ResolutionTest, LocalTransportsAreSettledAtOnce) {
   Route route = resolve("a.test", "maildir:/srv/{local}");
   EXPECT_EQ(route.transport, mail::Transport::maildir);

@@ -67,7 +67,8 @@ TEST(ParseMatch, RefusesWithTheCure) {
 
 TEST(ParseVia, ReadsWhatItWrites) {
   for (const char* const text : {"mx", "discard", "smtp:relay.test:2525", "smtp:[192.0.2.1]:25",
-                                 "smtp:[2001:db8::1]:587", "maildir:/srv/{domain}/{local}", "reject:Go away, please"}) {
+                                 "smtp:[2001:db8::1]:587", "lmtp:unix:/run/store/lmtp", "lmtp:store.test:24",
+                                 "lmtp:[192.0.2.1]:24", "maildir:/srv/{domain}/{local}", "reject:Go away, please"}) {
     const StatusOr<Via> via = parse_via(text);
     ASSERT_TRUE(via.ok()) << text << ": " << message_of(via.status());
     EXPECT_EQ(via->to_text(), text);
@@ -85,7 +86,13 @@ TEST(ParseVia, SmartHostsHaveDefaultsAndForms) {
 TEST(ParseVia, RefusesWhatIsNotImplementedOrWrong) {
   for (const char* const bad : {"",
                                 "MX",
-                                "lmtp:unix:/x",
+                                "lmtp:",
+                                "lmtp:unix:",
+                                "lmtp:unix:x",
+                                "lmtp:unix:/x\n",
+                                "lmtp:store.test",
+                                "lmtp:[192.0.2.1]",
+                                "lmtp:store.test:0",
                                 "smtp",
                                 "smtp:",
                                 "smtp::25",
@@ -108,6 +115,8 @@ TEST(ParseVia, RefusesWhatIsNotImplementedOrWrong) {
                                 "pipe:/bin/sh"}) {
     EXPECT_FALSE(parse_via(bad).ok()) << bad;
   }
+  EXPECT_TRUE(parse_via("lmtp:unix:/" + std::string(106, 'x')).ok());
+  EXPECT_FALSE(parse_via("lmtp:unix:/" + std::string(107, 'x')).ok());
   EXPECT_FALSE(parse_via("reject:" + std::string(401, 'x')).ok());
 }
 

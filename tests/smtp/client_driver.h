@@ -47,7 +47,8 @@ struct TakenResult {
 
 class ClientDriver {
  public:
-  ClientDriver(const ClientOptions& options, Instant now) : session(options, now), now_(now) {}
+  ClientDriver(const ClientOptions& options, Instant now, Dialect dialect = Dialect::smtp)
+      : session(options, now, dialect), now_(now) {}
 
   void begin(const Message& message) {
     message_ = &message;

@@ -43,6 +43,19 @@ Message message_of(std::string content, std::vector<std::string> forward_paths =
   return message;
 }
 
+// An LMTP session with a transaction for three recipients, whose content is to be sent by `transfer`.
+ClientDriver with_lmtp_content_wanted(const Message& message, bool chunking) {
+  ClientDriver driver(default_options(), start, Dialect::lmtp);
+  driver.hold_content = true;
+  driver.on_bytes("220 store\r\n");
+  driver.on_bytes(chunking ? "250-store\r\n250-CHUNKING\r\n250 PIPELINING\r\n" : "250-store\r\n250 PIPELINING\r\n");
+  driver.begin(message);
+  driver.on_bytes("250 ok\r\n250 ok\r\n250 ok\r\n250 ok\r\n");
+  if (!chunking) driver.on_bytes("354 go\r\n");
+  EXPECT_EQ(driver.session.want(), Want::content);
+  return driver;
+}
+
 // A session greeted by a peer that offers `extensions` (each with its own EHLO line).
 ClientDriver greeted(const std::vector<std::string>& extensions, const ClientOptions& options = default_options()) {
   ClientDriver driver(options, start);
@@ -60,7 +73,7 @@ ClientDriver greeted(const std::vector<std::string>& extensions, const ClientOpt
 //
 // Lines of tests/smtp/transcripts/client/*.txt; text behind the letter, one space between:
 //   S: what the peer sends, with CRLF      C: what must have been handed over since the last C block, with CRLF
-//   O: an option: no-pipelining, no-chunking, fail-without-8bitmime
+//   O: an option: no-pipelining, no-chunking, fail-without-8bitmime, lmtp
 //   M: a content line, CRLF added; M~ without (the last)
 //   B: begin: reverse-path, forward-paths; and form=plain, body=8bitmime, smtputf8
 //   L: connection lost    T: the deadline passes    Q: quit()
@@ -167,13 +180,15 @@ Message message_from(const std::string& begin, const std::string& content) {
 template <class SplitsAt>
 void play(const Transcript& transcript, SplitsAt splits_at) {
   ClientOptions options = default_options();
+  Dialect dialect = Dialect::smtp;
   for (const auto& [kind, text] : transcript.lines) {
     if (kind != 'O') continue;
+    if (text == "lmtp") dialect = Dialect::lmtp;
     if (text == "no-pipelining") options.use_pipelining = false;
     if (text == "no-chunking") options.use_chunking = false;
     if (text == "fail-without-8bitmime") options.without_eight_bit_mime = WithoutEightBitMime::fail;
   }
-  ClientDriver driver(options, start);
+  ClientDriver driver(options, start, dialect);
   Message message;
   std::string content;
   std::size_t position = 0;
@@ -261,6 +276,43 @@ TEST(ClientTranscript, HoldAtEverySplit) {
 
 // --- what transcripts cannot say
 // ---------------------------------------------------------------------------------------
+
+TEST(ClientSession, AnEarlyRefusalInLmtpIsTheFirstRecipientsAlone) {
+  const Message message = message_of("Subject: x\r\n\r\n", {"b@example.net", "c@example.net", "d@example.net"});
+  for (const bool chunking : {false, true}) {
+    ClientDriver driver = with_lmtp_content_wanted(message, chunking);
+    driver.on_bytes("552 5.2.2 over quota\r\n552 5.2.2 over quota\r\n");
+    ASSERT_EQ(driver.results.size(), 1U);
+    const TakenResult& result = driver.results.front();
+    EXPECT_EQ(result.recipients[0].outcome, Outcome::failed);
+    EXPECT_EQ(result.recipients[1].outcome, Outcome::deferred);
+    EXPECT_EQ(result.recipients[2].outcome, Outcome::deferred);
+    EXPECT_EQ(result.connection, ConnectionVerdict::closing);
+    EXPECT_EQ(driver.session.want(), Want::close);
+  }
+}
+
+TEST(ClientSession, WithoutItsContentALmtpPeersPositiveReplyIsNone) {
+  const Message message = message_of("Subject: x\r\n\r\n", {"b@example.net", "c@example.net", "d@example.net"});
+  for (const bool chunking : {false, true}) {
+    ClientDriver driver = with_lmtp_content_wanted(message, chunking);
+    driver.on_bytes("250 ok\r\n250 ok\r\n250 ok\r\n");
+    ASSERT_EQ(driver.results.size(), 1U);
+    for (const mail::RecipientResult& recipient : driver.results.front().recipients)
+      EXPECT_EQ(recipient.outcome, Outcome::deferred);
+    EXPECT_EQ(driver.results.front().connection, ConnectionVerdict::lost);
+  }
+}
+
+TEST(ClientSession, EachLmtpReplyHasItsTime) {
+  const Message message = message_of("Subject: x\r\n\r\n", {"b@example.net", "c@example.net", "d@example.net"});
+  ClientDriver driver = with_lmtp_content_wanted(message, false);
+  driver.send_content();
+  EXPECT_EQ(driver.session.next_deadline(), driver.now() + std::chrono::minutes(10));
+  driver.advance(std::chrono::minutes(9));
+  driver.on_bytes("250 ok\r\n");
+  EXPECT_EQ(driver.session.next_deadline(), driver.now() + std::chrono::minutes(10));
+}
 
 TEST(ClientSession, KeepsTheTimeoutsOfRfc5321) {
   using std::chrono::minutes;

@@ -49,6 +49,7 @@ class ServerDriver {
   }
 
   // The next verdict of that wait, instead of accepting.
+  void expand_next(std::vector<std::string> targets) { expansions_.push_back(std::move(targets)); }
   void refuse_next(Wait wait, Verdict verdict) { refusals_.push_back({wait, std::move(verdict)}); }
   // The next piece of content cannot be kept.
   void fail_next_content(mail::Reply reply) { content_failure_ = std::move(reply); }
@@ -126,7 +127,13 @@ class ServerDriver {
           session_.on_mail_verdict(verdict_for(wait), now_);
           break;
         case Wait::recipient_verdict:
-          session_.on_recipient_verdict(verdict_for(wait), now_);
+          if (!expansions_.empty()) {
+            const std::vector<std::string_view> targets(expansions_.front().begin(), expansions_.front().end());
+            session_.on_recipient_expanded(targets, now_);
+            expansions_.pop_front();
+          } else {
+            session_.on_recipient_verdict(verdict_for(wait), now_);
+          }
           break;
         case Wait::data_verdict:
           content_.clear();
@@ -189,6 +196,7 @@ class ServerDriver {
   Instant now_{};
   std::vector<Finished> finished_;
   std::deque<ScriptedRefusal> refusals_;
+  std::deque<std::vector<std::string>> expansions_;  // of the next recipients
   std::optional<mail::Reply> content_failure_;
   std::optional<mail::Reply> finish_failure_;
   bool hold_ = false;

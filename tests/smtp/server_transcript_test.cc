@@ -1,7 +1,7 @@
 // Replays the dialogues in transcripts/server: whole, byte by byte, and with one border at every byte.
 //
 //   # comment
-//   @options message_bytes_max=1000 …   before anything else; the test's options with these changed
+//   @options message_bytes_max=1000 …   before anything else; the test's options with these changed; lmtp=1
 //   C: EHLO client.example              a line of the client, with CRLF
 //   c: raw bytes                        the same without CRLF
 //   S: 250 2.0.0 Ok                     a line of the server
@@ -11,6 +11,7 @@
 // escapes). $1 in an S: line is the first transaction's queue id.
 //
 //   @refuse WAIT CODE STATUS TEXT       the next verdict (connect, hello, mail, recipient, data); refuse! disconnects
+//   @expand PATH PATH …                the next recipient becomes these
 //   @fail-content CODE STATUS TEXT      the next piece of content cannot be kept
 //   @fail-finished CODE STATUS TEXT     the next finished content is refused at once
 //   @hold                               slots stay open until
@@ -19,6 +20,7 @@
 //   @open / @close                      the session now waits for bytes; wants to be closed
 //   @finished N                         so many transactions were accepted
 //   @from PATH / @to PATH PATH …        envelope of the last one
+//   @original ORCPT …                   its original recipients; -: none
 //   @content TEXT                       its content; several lines are one text
 #include <algorithm>
 #include <chrono>
@@ -124,7 +126,9 @@ void set_options(ServerOptions& options, std::istringstream& words) {
   for (std::string word; words >> word;) {
     const std::string name = word.substr(0, word.find('='));
     const unsigned long long value = std::stoull(word.substr(name.size() + 1));
-    if (wide.contains(name)) {
+    if (name == "lmtp") {
+      options.dialect = value != 0 ? Dialect::lmtp : Dialect::smtp;
+    } else if (wide.contains(name)) {
       *wide.at(name) = value;
     } else if (narrow.contains(name)) {
       *narrow.at(name) = static_cast<std::uint32_t>(value);
@@ -247,6 +251,8 @@ class Replay {
       driver_->refuse_next(wait_named(wait), Verdict::refuse(parse_reply(words), name.back() == '!'));
       // The connect verdict is the first of all: such a session begins again.
       if (wait == "connect") FAIL() << "refuse connect is tested in server_session_test.cc";
+    } else if (name == "expand") {
+      driver_->expand_next(std::vector<std::string>(std::istream_iterator<std::string>(words), {}));
     } else if (name == "fail-content") {
       driver_->fail_next_content(parse_reply(words));
     } else if (name == "fail-finished") {
@@ -283,6 +289,15 @@ class Replay {
       std::string path;
       words >> path;
       EXPECT_EQ(driver_->finished().back().envelope.reverse_path().text, path);
+    } else if (name == "original") {
+      ASSERT_FALSE(driver_->finished().empty());
+      const mail::Envelope& envelope = driver_->finished().back().envelope;
+      std::vector<std::string> originals;
+      for (std::size_t i = 0; i < envelope.recipient_count(); ++i) {
+        const std::string_view original = envelope.recipient(i).original_recipient;
+        originals.emplace_back(original.empty() ? "-" : original);
+      }
+      EXPECT_EQ(originals, std::vector<std::string>(std::istream_iterator<std::string>(words), {}));
     } else if (name == "to") {
       ASSERT_FALSE(driver_->finished().empty());
       const mail::Envelope& envelope = driver_->finished().back().envelope;

@@ -13,7 +13,9 @@
 //                      dropped; nothing left: fail 554 5.4.6
 //   refused networks   addresses in them are dropped; nothing else was there: fail 550 5.4.4
 //   no host has an address  fail 550 5.4.4
-//   smart host         A and AAAA; not found, or ourselves: defer 451 4.3.5, for it is our configuration that is wrong
+//   smart host         A and AAAA; not found, or ourselves: defer 451 4.3.5, for it is our configuration that is wrong;
+//                      LMTP's host likewise
+//   unix socket        itself
 //   address literal    the address itself, unless refused or ourselves
 #pragma once
 
@@ -84,6 +86,7 @@ class Resolution {
   void add_host(std::uint16_t preference, const dns::Name& name);
   void take_addresses(Random& random);
   void use_address(const IpAddress& address, std::string host);
+  [[nodiscard]] std::string named_site_key(std::string_view host) const;
   [[nodiscard]] bool is_own_name(std::string_view host) const;
   [[nodiscard]] bool is_own_endpoint(const IpAddress& address, std::uint16_t port) const;
   [[nodiscard]] bool is_refused(const IpAddress& address) const;

@@ -17,17 +17,18 @@ namespace postern::route {
 
 // One address to try.
 struct NextHop {
-  IpAddress address;
+  IpAddress address{};
   std::uint16_t port = 25;
   std::uint16_t preference = 0;  // of its MX record; 0 otherwise
   std::string host{};            // MX name, smart host's name, or the address literal: for logs, TLS names, DANE
+  std::string unix_path{};       // of a socket on this machine; then there is no address, port and host
 
   friend bool operator==(const NextHop&, const NextHop&) = default;
 };
 
 struct Route {
   enum class Verdict : std::uint8_t {
-    deliver,  // by `transport`, to `next_hops` in this order if that is smtp
+    deliver,  // by `transport`, to `next_hops` in this order if that is smtp or lmtp
     defer,    // not to be known now: `reply` has code 0 or 4xx and says why
     fail,     // never: `reply` says why; goes into the DSN, or answers RCPT for reject
   };
@@ -37,11 +38,11 @@ struct Route {
 
   Verdict verdict = Verdict::defer;
   mail::Transport transport = mail::Transport::smtp;
-  // Canonical: "mx:HOST,HOST…:PORT" (host names sorted), "smtp:HOST:PORT", "maildir:TEMPLATE", "discard"; for defer and
-  // fail "unresolved:DOMAIN". Equal keys are one site.
+  // Canonical: "mx:HOST,HOST…:PORT" (host names sorted), "smtp:HOST:PORT", "lmtp:HOST:PORT", "lmtp:unix:PATH",
+  // "maildir:TEMPLATE", "discard"; for defer and fail "unresolved:DOMAIN". Equal keys are one site.
   std::string site_key;
   mail::SiteId site;
-  std::vector<NextHop> next_hops;  // never empty for deliver by smtp
+  std::vector<NextHop> next_hops;  // never empty for deliver by smtp and lmtp
   std::string maildir;             // path template, for expand_maildir()
   mail::Reply reply;               // defer, fail
   Instant expires_at = never;      // resolve again after this; never for routes that no DNS answer shaped

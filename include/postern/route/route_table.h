@@ -33,6 +33,7 @@ struct Via {
   enum class Kind : std::uint8_t {
     mx,
     smtp,  // a smart host
+    lmtp,  // a mail store: for final delivery [RFC 2033]
     maildir,
     discard,  // taken, then thrown away
     reject,   // refused at RCPT with `text`
@@ -40,19 +41,24 @@ struct Via {
   static constexpr std::uint16_t smtp_port_default = 25;
 
   Kind kind = Kind::mx;
-  std::uint16_t port = 0;              // smtp
-  std::string host{};                  // smtp: normalised name; empty when `address` is given
-  std::optional<IpAddress> address{};  // smtp:[ADDRESS]
+  std::uint16_t port = 0;              // smtp, lmtp
+  std::string host{};                  // smtp, lmtp: normalised name; empty when `address` or `unix_path` is given
+  std::optional<IpAddress> address{};  // smtp:[ADDRESS], lmtp:[ADDRESS]
+  std::string unix_path{};             // lmtp:unix:PATH
   std::string text{};                  // maildir: path template; reject: what to say, without codes
+
+  // The operator named the next hop: no MX look-up, and refuse_networks has no say.
+  [[nodiscard]] bool names_hosts() const { return kind == Kind::smtp || kind == Kind::lmtp; }
 
   [[nodiscard]] std::string to_text() const;  // as it would be written in the configuration
 };
 
 // kInvalidArgument says what is wrong and what would be right, for "FILE:LINE: route.match: …".
 [[nodiscard]] StatusOr<Match> parse_match(std::string_view text);
-// mx | smtp:HOST[:PORT] | smtp:[ADDRESS][:PORT] | maildir:PATH | discard | reject:TEXT. TEXT is printable ASCII of at
-// most 400 bytes, so that the reply line stays within 512. PATH may hold {local} and {domain}, and nothing else in
-// braces.
+// mx | smtp:HOST[:PORT] | smtp:[ADDRESS][:PORT] | lmtp:unix:/PATH | lmtp:HOST:PORT | lmtp:[ADDRESS]:PORT |
+// maildir:PATH | discard | reject:TEXT. TEXT is printable ASCII of at most 400 bytes, so that the reply line stays
+// within 512. A Maildir's PATH may hold {local} and {domain}, and nothing else in braces; a socket's is absolute and of
+// at most 107 bytes. LMTP has no port of its own [RFC 2033 §5 forbids 25 alone], so that one must be named.
 [[nodiscard]] StatusOr<Via> parse_via(std::string_view text);
 
 struct RouteRule {

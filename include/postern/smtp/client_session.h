@@ -1,4 +1,4 @@
-// The client side of one SMTP session, without I/O [RFC 5321 §3, §4].
+// The client side of one SMTP or LMTP session, without I/O [RFC 5321 §3, §4; RFC 2033].
 //
 // It carries no content: it says when and how the driver must send it. It chooses no host, retries nothing, and keeps
 // no connection. egress drives it: one session per connection, one delivery after the other. The driver's turn, after
@@ -26,6 +26,7 @@
 #include <postern/mail/envelope.h>
 #include <postern/mail/outcome.h>
 #include <postern/mail/reply.h>
+#include <postern/smtp/dialect.h>
 #include <postern/smtp/reply_parser.h>
 
 namespace postern::smtp {
@@ -60,7 +61,7 @@ struct ClientOptions {
   ClientTimeouts timeouts = {};
 };
 
-// What the peer's EHLO reply offered; all absent after HELO.
+// What the peer's EHLO or LHLO reply offered; all absent after HELO.
 struct PeerExtensions {
   bool esmtp = false;
   bool pipelining = false;
@@ -118,7 +119,8 @@ struct DeliveryResult {
   };
   Disposition disposition = Disposition::settled;
   ConnectionVerdict connection = ConnectionVerdict::reusable;
-  // All of the content went out and the reply never came: deferred, and perhaps delivered twice by the next attempt.
+  // All of the content went out and the reply never came (LMTP: not that of every recipient): deferred, and perhaps
+  // delivered twice by the next attempt.
   bool reply_unknown = false;
   // One per forward path, in order of the request. Replies with code 0 are ours (status and text say what happened).
   // Valid until the next begin(); may be moved from.
@@ -138,11 +140,13 @@ class ClientSession {
   };
 
   // The connection stands and the greeting is awaited. `options` must outlive the session.
-  ClientSession(const ClientOptions& options, Instant now) : options_(&options) { reset(now); }
+  ClientSession(const ClientOptions& options, Instant now, Dialect dialect = Dialect::smtp) : options_(&options) {
+    reset(now, dialect);
+  }
   ClientSession(ClientSession&&) = default;
   ClientSession& operator=(ClientSession&&) = default;
   // A new connection with the buffers of the old session: pools recycle sessions. A result not taken is lost.
-  void reset(Instant now);
+  void reset(Instant now, Dialect dialect = Dialect::smtp);
 
   [[nodiscard]] Want want() const;
 
@@ -195,7 +199,7 @@ class ClientSession {
   [[nodiscard]] std::uint64_t transactions() const { return transactions_; }
 
  private:
-  enum class State : std::uint8_t { greeting, ehlo, helo, idle, transaction, quitting, closed };
+  enum class State : std::uint8_t { greeting, ehlo, helo, idle, transaction, quitting, closed };  // ehlo: or LHLO
   // What a transaction's next reply answers.
   enum class Step : std::uint8_t { rset, mail, rcpt, data, bdat, end_of_data };
   enum class Content : std::uint8_t { not_yet, wanted, sent };
@@ -208,6 +212,7 @@ class ClientSession {
     std::size_t released = 0;       // commands put into the output
     std::size_t answered = 0;       // their replies read
     std::size_t accepted = 0;       // recipients
+    std::size_t final_replies = 0;  // LMTP: of rcpt_of_, those before it have had their last reply
     std::uint64_t output_base = 0;  // where in the output stream commands_ begins
     bool reused = false;            // not the connection's first
     bool mail_accepted = false;
@@ -215,6 +220,7 @@ class ClientSession {
     bool end_of_data_due = false;  // 354 came: the next reply is that to the end of data
     bool discarding = false;       // 354 came with no recipient accepted: nothing but the final dot is sent
     bool peer_is_clean = false;    // the peer has ended the transaction, for better or worse: no RSET is due
+    bool content_refused = false;  // LMTP: by at least one recipient's last reply
     Content content = Content::not_yet;
   };
 
@@ -225,6 +231,8 @@ class ClientSession {
   void on_rcpt_reply(std::size_t recipient);
   void on_data_reply();
   void on_final_reply();
+  void on_final_reply_lmtp();
+  [[nodiscard]] std::size_t next_final_recipient();
   void on_early_reply();
   [[nodiscard]] bool was_asked() const;
   [[nodiscard]] Step step() const;
@@ -256,6 +264,7 @@ class ClientSession {
   [[nodiscard]] std::string_view awaited() const;
 
   const ClientOptions* options_;
+  Dialect dialect_ = Dialect::smtp;
   ReplyParser parser_;
   State state_ = State::greeting;
   ConnectionVerdict connection_ = ConnectionVerdict::reusable;

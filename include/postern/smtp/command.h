@@ -15,6 +15,7 @@ namespace postern::smtp {
 enum class Verb : std::uint8_t {
   helo,
   ehlo,
+  lhlo,
   mail,
   rcpt,
   data,
@@ -49,6 +50,7 @@ struct Command {
   switch (verb) {
     case Verb::helo:
     case Verb::ehlo:
+    case Verb::lhlo:
     case Verb::data:
     case Verb::noop:
     case Verb::vrfy:

@@ -8,12 +8,14 @@
 #include <string>
 
 #include <postern/base/time.h>
+#include <postern/smtp/dialect.h>
 
 namespace postern::smtp {
 
 inline constexpr std::size_t reply_slots_limit = 64;
 
 struct ServerOptions {
+  Dialect dialect = Dialect::smtp;
   std::string hostname;                  // in the greeting, EHLO's reply, 221 and 421
   std::string banner = "ESMTP Postern";  // behind the hostname in the greeting
 

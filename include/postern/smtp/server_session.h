@@ -1,4 +1,4 @@
-// The server side of one SMTP session, without I/O [RFC 5321, 1870, 2034, 2920, 3030, 6152, 6531].
+// The server side of one SMTP or LMTP session, without I/O [RFC 5321, 1870, 2033, 2034, 2920, 3030, 6152, 6531].
 //
 // A driver (ingress) feeds bytes and verdicts through on_*(), fetches content and transactions through take_*(), sends
 // output() and calls on_deadline() when next_deadline() has passed. The session asks no clock, keeps no content, knows
@@ -17,6 +17,7 @@
 #include <cstdint>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -39,17 +40,19 @@ namespace postern::smtp {
 inline constexpr std::size_t command_line_bytes_max = 2048;
 // A line beyond that is read to its end to be answered 500, but a line without end closes the session here.
 inline constexpr std::size_t command_line_swallow_max = std::size_t{64} << 10;
-// Of replies that the driver has not taken, or that stand behind open slots; exceeded by at most one reply.
+// Of replies that the driver has not taken, or that stand behind open slots; exceeded by at most one reply, which
+// LMTP's to a content is once for each recipient: at most reply_line_max × recipients_max bytes.
 inline constexpr std::size_t output_bytes_max = std::size_t{16} << 10;
 // The reply lines of a verdict's text are cut here, so that code, status and CRLF stay within 512 [RFC 5321
 // §4.5.3.1.5].
 inline constexpr std::size_t reply_text_line_max = 480;
 inline constexpr std::size_t reply_text_lines_max = 16;
+inline constexpr std::size_t reply_line_max = 512;  // [RFC 5321 §4.5.3.1.5]
 
 // What is known of a connection when its session begins.
 struct ServerFacts {
   std::string peer_address;  // "192.0.2.1", for logs
-  bool esmtp = true;         // false: EHLO is not known on this listener, HELO only
+  bool esmtp = true;         // false: EHLO is not known on this listener, HELO only. Not looked at in LMTP
 };
 
 enum class Wait : std::uint8_t {
@@ -127,6 +130,11 @@ class ServerSession {
   void on_hello_verdict(const Verdict& verdict, Instant now = {});
   void on_mail_verdict(const Verdict& verdict, Instant now = {});
   void on_recipient_verdict(const Verdict& verdict, Instant now = {});
+  // Accepted, and these get the mail instead, as an alias has it: paths by the grammar, without angle brackets, at
+  // least one. From here on no address is added that the envelope has already. What the client wrote is kept as their
+  // original recipient [RFC 3461 §4.2], unless it named one itself. The envelope may come to hold more than
+  // recipients_max.
+  void on_recipient_expanded(std::span<const std::string_view> forward_paths, Instant now = {});
   void on_data_verdict(const Verdict& verdict, Instant now = {});
 
   // --- what a verdict is about
@@ -179,21 +187,26 @@ class ServerSession {
   struct Transaction {
     explicit Transaction(mail::Envelope&& recycled) : envelope(std::move(recycled)) {}
 
+    [[nodiscard]] bool has_recipient(std::string_view path) const;
+
     mail::Envelope envelope;
     ContentScanner scanner;
     std::optional<mail::Reply> failure;  // what its content will be answered with; set: poisoned
     bool failure_told = false;           // a chunk was answered with it; further ones get 503
     std::uint32_t recipients_tried = 0;
+    std::uint32_t recipients_accepted = 0;  // RCPTs answered 250: LMTP's content gets so many replies
     std::uint32_t recipients_excess = 0;
     std::uint32_t tiny_chunks = 0;
+    bool expanded = false;       // a recipient was: from then on each address stands in the envelope once
     bool chunked = false;        // a BDAT was read: no RCPT and no DATA any more
     bool content_began = false;  // the data verdict accepted
     bool dropped = false;        // no content is handed out any more
   };
 
   struct Slot {
-    std::string answer;  // complete lines, when it came before its turn; else empty
-    std::string behind;  // replies to what came after this transaction and before the next one with a slot
+    std::uint32_t replies = 1;  // of LMTP: `answer` leaves once for each accepted recipient
+    std::string answer;         // complete lines, when it came before its turn; else empty
+    std::string behind;         // replies to what came after this transaction and before the next one with a slot
   };
 
   // Input, by phase. Each returns what it consumed of its never empty `bytes`.
@@ -204,6 +217,7 @@ class ServerSession {
   void on_command(const Command& command);
 
   void on_hello(bool extended, std::string_view name);
+  [[nodiscard]] bool lmtp() const { return options_->dialect == Dialect::lmtp; }
   void on_mail(std::string_view arguments);
   void on_recipient(std::string_view arguments);
   void on_data(std::string_view arguments);
@@ -228,10 +242,13 @@ class ServerSession {
   void reply_error(std::string_view lines);
   void reply_failure();
   void reply_refusal(const Verdict& verdict);
+  // The last thing written to `sink`, from `begin` on, answers a content: LMTP says it once for each recipient.
+  static void repeat_reply(std::string& sink, std::size_t begin, std::uint32_t times);
+  [[nodiscard]] std::uint32_t content_replies() const;
   void close_with(std::string_view lines);
   void finish_command();
   [[nodiscard]] std::string& answer_sink(ReplySlot slot);
-  void settle_slot(ReplySlot answered);
+  void settle_slot(ReplySlot answered, std::size_t begin);
   [[nodiscard]] std::string& reply_sink();
   [[nodiscard]] std::size_t bytes_behind_slots() const;
   [[nodiscard]] bool all_replies_sent() const { return open_slots() == 0 && sent_total_ >= output_total(); }
