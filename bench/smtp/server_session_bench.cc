@@ -99,7 +99,7 @@ void command_mail_and_rset(benchmark::State& state) {
 BENCHMARK(command_mail_and_rset);
 
 void parse_recipient(benchmark::State& state) {
-  for (auto _ : state) benchmark::DoNotOptimize(parse_recipient_arguments("TO:<somebody@receiver.example.org>", false));
+  for (auto _ : state) benchmark::DoNotOptimize(parse_recipient_arguments("TO:<somebody@receiver.example.org>", {}));
 }
 BENCHMARK(parse_recipient);
 

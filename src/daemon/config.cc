@@ -47,6 +47,7 @@ constexpr std::size_t listeners_max = 64;
 constexpr std::size_t routes_max = 10'000;
 constexpr std::size_t domains_max = 100'000;
 constexpr std::size_t networks_max = 1'000;
+constexpr std::size_t extensions_off_max = 32;
 constexpr std::size_t retry_steps_max = 32;
 constexpr std::uint32_t shards_max = 256;
 constexpr std::uint64_t memory_min = 32u << 20;
@@ -120,6 +121,7 @@ class Reader {
   void read_memory(const Section& root);
   void read_listeners(const toml::table& root);
   void read_listener_address(const Section& section, shard::ListenerOptions& listener);
+  void read_extensions_off(const Section& section, smtp::ExtensionSet& off);
   void read_domains(const toml::table& root);
   void read_limits(const toml::table& root);
   void read_spool(const toml::table& root);
@@ -564,6 +566,7 @@ void Reader::read_listeners(const toml::table& root) {
     read_choice(section, "service", services, listener.service);
     read_only_word(section, "tls", "none");
     read_networks(section, "relay_from", listener.relay_from);
+    read_extensions_off(section, listener.extensions_off);
     const bool fixed = listener.is_inherited() || listener.address.is_unix() ||
                        (listener.address.is_ip() && listener.address.port() != 0);
     if (const auto [first, fresh] = seen.emplace(listener.text, section.line); fixed && !fresh) {
@@ -575,6 +578,19 @@ void Reader::read_listeners(const toml::table& root) {
   }
   if (root.get("listener") == nullptr) {
     fail(1, "listener", "there is none, so no mail could come in", R"(write [[listener]] and address = "0.0.0.0:25")");
+  }
+}
+
+void Reader::read_extensions_off(const Section& section, smtp::ExtensionSet& off) {
+  const auto texts = read_texts(section, "extensions_off", extensions_off_max);
+  if (!texts) return;
+  for (const Text& text : *texts) {
+    if (const std::optional<smtp::Extension> extension = smtp::extension_named(text.text)) {
+      off.add(*extension);
+    } else {
+      fail(text.line, "listener.extensions_off", in_quotes(text.text) + " is no extension of ours",
+           "write some of " + smtp::extension_names());
+    }
   }
 }
 

@@ -22,6 +22,7 @@ constexpr auto keys = std::to_array<KeyInfo>({
     {"listener", "service", R"("mx")", "mx"},
     {"listener", "tls", R"("none")", "none"},
     {"listener", "relay_from", R"(["127.0.0.0/8", "::1/128"])", "peers that may relay to any domain"},
+    {"listener", "extensions_off", "[]", R"(extensions not offered, by their EHLO names: ["DSN", "CHUNKING"])"},
 
     {"domains", "accept", "[]", R"(recipients' domains taken from anyone; ".example.test" includes subdomains)"},
 

@@ -17,6 +17,7 @@
 #include <postern/dns/lookup.h>
 #include <postern/dns/resolv_conf.h>
 #include <postern/route/resolution.h>
+#include <postern/smtp/extension.h>
 
 #include "io/address.h"
 
@@ -32,6 +33,7 @@ struct ListenerOptions {
   int inherited = -1;   // systemd:NAME: a listening descriptor that was passed to us; shared by all shards
   Service service = Service::mx;
   std::vector<IpNetwork> relay_from;  // peers that may relay to any domain; a unix socket's peers always may
+  smtp::ExtensionSet extensions_off;  // not offered
   unsigned line = 0;                  // in the configuration file
 
   [[nodiscard]] bool is_inherited() const { return inherited >= 0; }

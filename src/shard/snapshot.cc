@@ -18,18 +18,20 @@ StatusOr<SnapshotPtr> Snapshot::make(const OptionsSnapshot& options, std::uint64
   auto made = std::make_shared<Snapshot>();
   made->options = options;
 
-  auto session = std::make_shared<smtp::ServerOptions>();
-  session->hostname = options->hostname;
-  session->message_bytes_max = options->limits.message_bytes;
-  session->recipients_max = options->limits.recipients;
-  session->received_max = options->limits.received_hops;
-  session->errors_max = options->limits.errors;
-  session->command_idle = options->limits.idle;
-  session->data_idle = options->limits.idle;
-  session->session_max = options->limits.session;
+  smtp::ServerOptions session;
+  session.hostname = options->hostname;
+  session.message_bytes_max = options->limits.message_bytes;
+  session.recipients_max = options->limits.recipients;
+  session.received_max = options->limits.received_hops;
+  session.errors_max = options->limits.errors;
+  session.command_idle = options->limits.idle;
+  session.data_idle = options->limits.idle;
+  session.session_max = options->limits.session;
   for (const ListenerOptions& listener : options->listeners) {
+    auto own = std::make_shared<smtp::ServerOptions>(session);
+    smtp::set_offers(*own, listener.extensions_off);
     made->listeners.push_back(std::make_shared<const ingress::ListenerContext>(
-        ingress::ListenerContext{session, policy::NetworkSet(listener.relay_from)}));
+        ingress::ListenerContext{std::move(own), policy::NetworkSet(listener.relay_from)}));
   }
 
   StatusOr<policy::RelayPolicy> policy = policy::RelayPolicy::make(options->accept_domains, options->hostname);

@@ -4,6 +4,7 @@
 
 #include <postern/base/check.h>
 #include <postern/base/text.h>
+#include <postern/mail/xtext.h>
 #include <postern/smtp/client_session.h>
 #include <postern/smtp/path.h>
 
@@ -51,6 +52,34 @@ bool is_ascii(std::string_view text) {
 bool has_ascii_paths(const DeliveryRequest& request) {
   return is_ascii(request.reverse_path) &&
          std::all_of(request.forward_paths.begin(), request.forward_paths.end(), is_ascii);
+}
+
+void append_dsn_of_mail(std::string& out, const DeliveryRequest& request) {
+  if (request.dsn_return == mail::DsnReturn::full) out += " RET=FULL";
+  if (request.dsn_return == mail::DsnReturn::headers) out += " RET=HDRS";
+  // What came from a disk is no more trusted than a peer: what is no xtext could be read as more than a parameter.
+  if (mail::is_envelope_id(request.envelope_id)) out.append(" ENVID=").append(request.envelope_id);
+}
+
+// `utf8`: MAIL asked for SMTPUTF8, without which ORCPT holds no UTF-8 [RFC 6533 §3].
+void append_dsn_of_recipient(std::string& out, const DsnRequest& asked, bool utf8) {
+  if ((asked.notify.bits & mail::Notify::never) != 0) {
+    out += " NOTIFY=NEVER";
+  } else if (asked.notify.bits != 0) {
+    char separator = '=';
+    out += " NOTIFY";
+    const auto append = [&](std::uint8_t bit, std::string_view word) {
+      if ((asked.notify.bits & bit) == 0) return;
+      out += separator;
+      out += word;
+      separator = ',';
+    };
+    append(mail::Notify::success, "SUCCESS");
+    append(mail::Notify::failure, "FAILURE");
+    append(mail::Notify::delay, "DELAY");
+  }
+  if (mail::is_original_recipient(asked.original_recipient, utf8))
+    out.append(" ORCPT=").append(asked.original_recipient);
 }
 
 // What the grammar of a path does not have could be read by the peer as more than a path.
@@ -413,7 +442,9 @@ void ClientSession::write_commands(const DeliveryRequest& request) {
   } else if (extensions_.eight_bit_mime && (content.has_eight_bit || request.body != mail::BodyType::seven_bit)) {
     commands_ += " BODY=8BITMIME";
   }
-  if (extensions_.smtp_utf8 && (request.smtp_utf8 || !has_ascii_paths(request))) commands_ += " SMTPUTF8";
+  const bool utf8 = extensions_.smtp_utf8 && (request.smtp_utf8 || !has_ascii_paths(request));
+  if (utf8) commands_ += " SMTPUTF8";
+  if (extensions_.dsn) append_dsn_of_mail(commands_, request);
   end_command();
 
   for (std::size_t i = 0; i < request.forward_paths.size(); ++i) {
@@ -422,6 +453,9 @@ void ClientSession::write_commands(const DeliveryRequest& request) {
     commands_ += "RCPT TO:<";
     commands_ += request.forward_paths[i];
     commands_ += '>';
+    if (extensions_.dsn && !request.dsn_requests.empty()) {
+      append_dsn_of_recipient(commands_, request.dsn_requests[i], utf8);
+    }
     end_command();
   }
 

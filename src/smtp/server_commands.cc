@@ -122,13 +122,29 @@ void ServerSession::reply_to_hello() {
     reply_with_hostname("250 ", "\r\n");
     return;
   }
-  reply_with_hostname("250-", "\r\n250-PIPELINING\r\n250-SIZE ");
-  append_number(reply_sink(), options_->message_bytes_max);
-  reply("\r\n");
-  if (options_->offer_eight_bit_mime) reply("250-8BITMIME\r\n");
-  if (options_->offer_chunking) reply("250-CHUNKING\r\n");
-  if (options_->offer_smtp_utf8) reply("250-SMTPUTF8\r\n");
-  reply("250 ENHANCEDSTATUSCODES\r\n");
+  std::string& sink = reply_sink();
+  std::size_t last_line = sink.size();
+  reply_with_hostname("250-", "\r\n");
+  const auto offer = [&](bool offered, std::string_view keyword) {
+    if (!offered) return;
+    last_line = sink.size();
+    sink += "250-";
+    sink += keyword;
+    sink += "\r\n";
+  };
+  offer(options_->offer_pipelining, "PIPELINING");
+  if (options_->offer_size) {
+    last_line = sink.size();
+    sink += "250-SIZE ";
+    append_number(sink, options_->message_bytes_max);
+    sink += "\r\n";
+  }
+  offer(options_->offer_eight_bit_mime, "8BITMIME");
+  offer(options_->offer_chunking, "CHUNKING");
+  offer(options_->offer_smtp_utf8, "SMTPUTF8");
+  offer(options_->offer_dsn, "DSN");
+  offer(options_->offer_enhanced_status_codes, "ENHANCEDSTATUSCODES");
+  sink[last_line + 3] = ' ';
 }
 
 void ServerSession::on_argument_error(ArgumentError error, std::string_view path_reply) {
@@ -159,9 +175,10 @@ void ServerSession::on_mail(std::string_view arguments) {
     reply_error("503 5.5.1 A transaction is open already\r\n");
     return;
   }
-  const OfferedParameters offered{.size = esmtp_,
+  const OfferedParameters offered{.size = esmtp_ && options_->offer_size,
                                   .eight_bit_mime = esmtp_ && options_->offer_eight_bit_mime,
-                                  .smtp_utf8 = esmtp_ && options_->offer_smtp_utf8};
+                                  .smtp_utf8 = esmtp_ && options_->offer_smtp_utf8,
+                                  .dsn = esmtp_ && options_->offer_dsn};
   const MailArguments parsed = parse_mail_arguments(arguments, offered);
   if (parsed.error != ArgumentError::none) {
     on_argument_error(parsed.error, "501 5.1.7 Bad reverse-path\r\n");
@@ -177,6 +194,8 @@ void ServerSession::on_mail(std::string_view arguments) {
   envelope.head.declared_size = parsed.size;
   envelope.head.body = parsed.body;
   envelope.head.smtp_utf8 = parsed.smtp_utf8;
+  envelope.head.dsn_return = parsed.dsn_return;
+  envelope.set_dsn_envelope_id(parsed.envelope_id);
   envelope.head.protocol = esmtp_ ? mail::Protocol::esmtp : mail::Protocol::smtp;
   pending_ = Wait::mail_verdict;
 }
@@ -188,7 +207,8 @@ void ServerSession::on_recipient(std::string_view arguments) {
   }
   Transaction& transaction = *transaction_;
   ++transaction.recipients_tried;
-  const RecipientArguments parsed = parse_recipient_arguments(arguments, transaction.envelope.head.smtp_utf8);
+  const RecipientArguments parsed = parse_recipient_arguments(
+      arguments, {.smtp_utf8 = transaction.envelope.head.smtp_utf8, .dsn = esmtp_ && options_->offer_dsn});
   if (parsed.error != ArgumentError::none) {
     on_argument_error(parsed.error, "501 5.1.3 Bad forward-path\r\n");
     return;
@@ -201,6 +221,8 @@ void ServerSession::on_recipient(std::string_view arguments) {
   }
   recipient_ = parsed.forward_path.text;
   recipient_domain_offset_ = parsed.forward_path.domain_offset;
+  notify_ = parsed.notify;
+  original_recipient_ = parsed.original_recipient;
   pending_ = Wait::recipient_verdict;
 }
 

@@ -362,7 +362,7 @@ std::string_view ServerSession::hello_name() const {
 }
 
 mail::RecipientView ServerSession::recipient() const {
-  return {{recipient_, recipient_domain_offset_}, {}, {}};
+  return {{recipient_, recipient_domain_offset_}, notify_, original_recipient_};
 }
 
 // --- time ------------------------------------------------------------------------------------------------------------

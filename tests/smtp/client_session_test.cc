@@ -62,7 +62,8 @@ ClientDriver greeted(const std::vector<std::string>& extensions, const ClientOpt
 //   S: what the peer sends, with CRLF      C: what must have been handed over since the last C block, with CRLF
 //   O: an option: no-pipelining, no-chunking, fail-without-8bitmime
 //   M: a content line, CRLF added; M~ without (the last)
-//   B: begin: reverse-path, forward-paths; and form=plain, body=8bitmime, smtputf8
+//   B: begin: reverse-path, forward-paths; and form=plain, body=8bitmime, smtputf8, ret=, envid=, and notify= orcpt=
+//   in pairs, one for each forward-path
 //   L: connection lost    T: the deadline passes    Q: quit()
 //   R: one recipient's result: outcome, code, status ("-": none), beyond-limit     D: disposition and connection's
 //   verdict W: what is wanted: bytes, delivery, content, close      F: code of failure()
@@ -133,6 +134,13 @@ std::string text_of(const TakenResult& result) {
   return text;
 }
 
+mail::Notify parse_notify_of(std::string_view words) {
+  const auto has = [words](std::string_view word) { return words.find(word) != std::string_view::npos; };
+  return {static_cast<std::uint8_t>(
+      (has("never") ? unsigned{mail::Notify::never} : 0u) | (has("success") ? unsigned{mail::Notify::success} : 0u) |
+      (has("failure") ? unsigned{mail::Notify::failure} : 0u) | (has("delay") ? unsigned{mail::Notify::delay} : 0u))};
+}
+
 Message message_from(const std::string& begin, const std::string& content) {
   Message message;
   mail::ContentForm form = mail::ContentForm::dot_stuffed;
@@ -145,6 +153,14 @@ Message message_from(const std::string& begin, const std::string& content) {
       message.body = mail::BodyType::eight_bit_mime;
     } else if (word == "smtputf8") {
       message.smtp_utf8 = true;
+    } else if (word.starts_with("ret=")) {
+      message.dsn_return = word == "ret=full" ? mail::DsnReturn::full : mail::DsnReturn::headers;
+    } else if (word.starts_with("envid=")) {
+      message.envelope_id = word.substr(6);
+    } else if (word.starts_with("notify=")) {
+      message.notify.push_back(parse_notify_of(word.substr(7)));
+    } else if (word.starts_with("orcpt=")) {
+      message.original_recipients.push_back(word.substr(6));
     } else if (word.front() == '<') {
       const std::string path = word.substr(1, word.size() - 2);
       if (first) {

@@ -19,6 +19,8 @@
 //   @open / @close                      the session now waits for bytes; wants to be closed
 //   @finished N                         so many transactions were accepted
 //   @from PATH / @to PATH PATH …        envelope of the last one
+//   @dsn RET ENVID                      what it asks of reports: FULL or HDRS, xtext; -: nothing
+//   @notify NOTIFY ORCPT                the same of its first recipient, by the next such line of the next one …
 //   @content TEXT                       its content; several lines are one text
 #include <algorithm>
 #include <chrono>
@@ -120,7 +122,11 @@ void set_options(ServerOptions& options, std::istringstream& words) {
       {"tiny_chunks_max", &options.tiny_chunks_max}};
   const std::map<std::string, bool*> flags = {{"offer_eight_bit_mime", &options.offer_eight_bit_mime},
                                               {"offer_chunking", &options.offer_chunking},
-                                              {"offer_smtp_utf8", &options.offer_smtp_utf8}};
+                                              {"offer_smtp_utf8", &options.offer_smtp_utf8},
+                                              {"offer_pipelining", &options.offer_pipelining},
+                                              {"offer_size", &options.offer_size},
+                                              {"offer_enhanced_status_codes", &options.offer_enhanced_status_codes},
+                                              {"offer_dsn", &options.offer_dsn}};
   for (std::string word; words >> word;) {
     const std::string name = word.substr(0, word.find('='));
     const unsigned long long value = std::stoull(word.substr(name.size() + 1));
@@ -290,6 +296,29 @@ class Replay {
       for (std::size_t i = 0; i < envelope.recipient_count(); ++i)
         paths.emplace_back(envelope.recipient(i).forward_path.text);
       EXPECT_EQ(paths, std::vector<std::string>(std::istream_iterator<std::string>(words), {}));
+    } else if (name == "dsn") {
+      ASSERT_FALSE(driver_->finished().empty());
+      const mail::Envelope& envelope = driver_->finished().back().envelope;
+      std::string returned, id;
+      words >> returned >> id;
+      const auto wanted = returned == "FULL"   ? mail::DsnReturn::full
+                          : returned == "HDRS" ? mail::DsnReturn::headers
+                                               : mail::DsnReturn::unspecified;
+      EXPECT_EQ(envelope.head.dsn_return, wanted);
+      EXPECT_EQ(envelope.dsn_envelope_id(), id == "-" ? "" : id);
+      next_notify_ = 0;
+    } else if (name == "notify") {
+      ASSERT_FALSE(driver_->finished().empty());
+      const mail::RecipientView recipient = driver_->finished().back().envelope.recipient(next_notify_++);
+      std::string notify, original;
+      words >> notify >> original;
+      std::uint8_t bits = 0;
+      if (notify.find("NEVER") != std::string::npos) bits |= mail::Notify::never;
+      if (notify.find("SUCCESS") != std::string::npos) bits |= mail::Notify::success;
+      if (notify.find("FAILURE") != std::string::npos) bits |= mail::Notify::failure;
+      if (notify.find("DELAY") != std::string::npos) bits |= mail::Notify::delay;
+      EXPECT_EQ(recipient.notify.bits, bits);
+      EXPECT_EQ(recipient.original_recipient, original == "-" ? "" : original);
     } else {
       FAIL() << "no such directive: @" << text;
     }
@@ -299,6 +328,7 @@ class Replay {
   const Cut cut_;
   std::unique_ptr<ServerDriver> driver_;
   std::size_t written_ = 0;
+  std::size_t next_notify_ = 0;  // the recipient of the next @notify
 };
 
 std::filesystem::path transcripts_folder() {

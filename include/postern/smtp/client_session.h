@@ -79,6 +79,12 @@ struct PeerExtensions {
   std::uint64_t domain_max = 0;  // LIMITS RCPTDOMAINMAX=, domains per transaction; kept by who groups recipients
 };
 
+// What the sender asked to be told of one recipient, passed on as it was given [RFC 3461 §5.2.1].
+struct DsnRequest {
+  mail::Notify notify;
+  std::string_view original_recipient;  // ORCPT as given; empty: not given
+};
+
 // One delivery: recipients of one message for this peer. The session copies what it needs; nothing need outlive
 // begin().
 struct DeliveryRequest {
@@ -88,6 +94,10 @@ struct DeliveryRequest {
   bool smtp_utf8 = false;                                // the sender gave SMTPUTF8
   mail::ContentFacts content = {};                       // of the content as it is kept
   std::uint64_t added_bytes = 0;  // of the fields we put in front: CRLF lines, ASCII, none begins with a dot
+  // Sent when the peer offers DSN; whoever began the delivery reports itself when it does not.
+  std::span<const DsnRequest> dsn_requests = {};  // of each forward path; empty: none asked for anything
+  mail::DsnReturn dsn_return = mail::DsnReturn::unspecified;
+  std::string_view envelope_id = {};  // still xtext; empty: not given
 };
 
 // How the content goes out: the added fields, then the content (stuffed if `stuff`), then `trailer`.

@@ -1,4 +1,4 @@
-// Reading of command lines [RFC 5321 §4.1.1, RFC 3030 §2, RFC 1870, RFC 6152, RFC 6531].
+// Reading of command lines [RFC 5321 §4.1.1, RFC 3030 §2, RFC 1870, RFC 3461 §4, RFC 6152, RFC 6531].
 //
 // Grammar only: whether a command is in order, offered or permitted is the session's to say. Everything is a view into
 // the line. Driven by smtp/server_session.cc.
@@ -77,6 +77,7 @@ struct OfferedParameters {
   bool size = false;
   bool eight_bit_mime = false;
   bool smtp_utf8 = false;
+  bool dsn = false;
 };
 
 struct MailArguments {
@@ -85,6 +86,8 @@ struct MailArguments {
   std::uint64_t size = 0;       // SIZE=, up to 20 digits; what 64 bits do not hold is UINT64_MAX. 0: not given
   mail::BodyType body = mail::BodyType::seven_bit;
   bool smtp_utf8 = false;
+  mail::DsnReturn dsn_return = mail::DsnReturn::unspecified;  // RET=
+  std::string_view envelope_id;                               // ENVID=, still xtext; empty: not given
 };
 
 // `arguments` of MAIL: "FROM:<path> [SP parameters]". White space behind the colon is tolerated, as everyone does.
@@ -93,11 +96,13 @@ struct MailArguments {
 
 struct RecipientArguments {
   ArgumentError error = ArgumentError::none;
-  mail::PathView forward_path;  // never null; without a domain only for postmaster
+  mail::PathView forward_path;          // never null; without a domain only for postmaster
+  mail::Notify notify;                  // NOTIFY=
+  std::string_view original_recipient;  // ORCPT= as given; empty: not given
 };
 
-// `arguments` of RCPT: "TO:<path>"; no parameter is offered. `smtp_utf8`: the transaction's MAIL asked for it.
-[[nodiscard]] RecipientArguments parse_recipient_arguments(std::string_view arguments, bool smtp_utf8);
+// `arguments` of RCPT: "TO:<path> [SP parameters]". `offered.smtp_utf8`: the transaction's MAIL asked for it.
+[[nodiscard]] RecipientArguments parse_recipient_arguments(std::string_view arguments, OfferedParameters offered);
 
 struct ChunkArguments {
   bool valid = false;

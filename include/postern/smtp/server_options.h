@@ -24,10 +24,14 @@ struct ServerOptions {
   std::uint32_t received_max = 100;           // this many Received fields are a loop [RFC 5321 §6.3]
   std::uint32_t reply_slots_max = 8;          // transactions that wait for stable storage; 1…reply_slots_limit
 
-  // Extensions beside PIPELINING, SIZE and ENHANCEDSTATUSCODES, which are always offered to EHLO.
+  // Extensions offered to EHLO; set_offers() [smtp/extension.h] sets them for a listener.
+  bool offer_pipelining = true;
+  bool offer_size = true;
+  bool offer_enhanced_status_codes = true;
   bool offer_eight_bit_mime = true;
   bool offer_chunking = true;
   bool offer_smtp_utf8 = true;
+  bool offer_dsn = false;  // RFC 3461
 
   // Each count reaching its limit ends the session with 421 4.7.0. All start again with an accepted content.
   std::uint32_t errors_max = 20;         // commands answered with an error of the client's making

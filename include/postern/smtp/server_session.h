@@ -134,8 +134,8 @@ class ServerSession {
   [[nodiscard]] const ServerFacts& facts() const { return facts_; }
   // In Wait::hello_verdict the name just said, afterwards the accepted one; "" before any.
   [[nodiscard]] std::string_view hello_name() const;
-  // Of the current transaction; nullptr when there is none. head has declared_size, body, smtp_utf8 and protocol; the
-  // rest (received_at, client …) is the driver's to set in what take_transaction() gave.
+  // Of the current transaction; nullptr when there is none. head has declared_size, body, smtp_utf8, dsn_return and
+  // protocol; the rest (received_at, client …) is the driver's to set in what take_transaction() gave.
   [[nodiscard]] const mail::Envelope* envelope() const { return transaction_ ? &transaction_->envelope : nullptr; }
   // Only in Wait::recipient_verdict; valid until the verdict.
   [[nodiscard]] mail::RecipientView recipient() const;
@@ -270,6 +270,8 @@ class ServerSession {
   mail::Envelope spare_envelope_;  // the storage of the last transaction, for the next one
   std::optional<Transaction> transaction_;
   std::string recipient_;  // of the RCPT that waits for its verdict
+  std::string original_recipient_;
+  mail::Notify notify_;
 
   std::uint64_t chunk_left_ = 0;
   std::uint64_t chunk_size_ = 0;
