@@ -52,6 +52,7 @@ class Dialogue {
         case Wait::content_verdict:
           session_.on_content_durable(session_.take_transaction(envelope_).slot, mail::QueueId::from_parts(1, 1, 1));
           break;
+        case Wait::identity_verdict:  // nobody may say XCLIENT here
         case Wait::bytes:
           if (!text.empty()) {
             text.remove_prefix(session_.on_bytes(as_bytes(text), Instant{}));

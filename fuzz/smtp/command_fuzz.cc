@@ -55,12 +55,19 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   const Command command = parse_command(line);
   check_inside(command.arguments, line);
   for (const bool offered : {false, true}) {
-    const OfferedParameters all_or_none{
-        .size = offered, .eight_bit_mime = offered, .smtp_utf8 = offered, .dsn = offered};
+    const OfferedParameters all_or_none{.size = offered,
+                                        .eight_bit_mime = offered,
+                                        .binary_mime = offered,
+                                        .smtp_utf8 = offered,
+                                        .dsn = offered,
+                                        .mt_priority = offered,
+                                        .future_release = offered};
     const MailArguments mail = parse_mail_arguments(command.arguments, all_or_none);
     if (mail.error == ArgumentError::none) {
       check_path(mail.reverse_path, line, mail.smtp_utf8);
       check_inside(mail.envelope_id, line);
+      POSTERN_CHECK(mail.priority >= -9 && mail.priority <= 9, "MT-PRIORITY");
+      POSTERN_CHECK(!mail.hold_for || mail.hold_until == WallTime{}, "one hold");
       POSTERN_CHECK(mail.envelope_id.empty() || mail::is_envelope_id(mail.envelope_id), "ENVID");
     }
     const RecipientArguments recipient = parse_recipient_arguments(command.arguments, all_or_none);

@@ -566,6 +566,9 @@ void Reader::read_listeners(const toml::table& root) {
     read_choice(section, "service", services, listener.service);
     read_only_word(section, "tls", "none");
     read_networks(section, "relay_from", listener.relay_from);
+    read_networks(section, "proxy_protocol_from", listener.proxy_protocol_from);
+    read_networks(section, "xclient_from", listener.xclient_from);
+    read_networks(section, "xforward_from", listener.xforward_from);
     read_extensions_off(section, listener.extensions_off);
     const bool fixed = listener.is_inherited() || listener.address.is_unix() ||
                        (listener.address.is_ip() && listener.address.port() != 0);
@@ -620,6 +623,7 @@ void Reader::read_limits(const toml::table& root) {
   read_number<std::uint32_t>(section, "errors", 1, 10'000, limits.errors);
   read_duration(section, "idle_timeout", seconds(1), hours(1), limits.idle);
   read_duration(section, "session_timeout", seconds(1), hours(24), limits.session);
+  read_duration(section, "hold", minutes(1), hours(24 * 30), limits.hold);
   read_number<std::uint32_t>(section, "received_hops", 10, 1'000, limits.received_hops);
   if (limits.recipients < 100) {
     warn(line_of_key(section, "recipients"), "limits.recipients", "RFC 5321 §4.5.3.1.8 asks for at least 100");

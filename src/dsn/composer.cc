@@ -356,6 +356,7 @@ std::optional<Notification> compose(const mail::Envelope& envelope, const Origin
   own.head.require_tls = envelope.head.require_tls;  // [RFC 8689 §5]
   own.head.protocol = mail::Protocol::local;
   own.head.tenant = envelope.head.tenant;
+  own.head.priority = envelope.head.priority;  // [RFC 6710 §4.4]
   own.set_reverse_path("", 0);
   own.set_client(options.hostname, "");
   own.add_recipient({.forward_path = sender, .notify = {mail::Notify::never}, .original_recipient = {}});

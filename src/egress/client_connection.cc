@@ -142,7 +142,8 @@ void ClientConnection::begin(Instant now) {
                   .added_bytes = message.added_fields.size(),
                   .dsn_requests = dsn_requests_,
                   .dsn_return = message.envelope.head.dsn_return,
-                  .envelope_id = message.envelope.dsn_envelope_id()},
+                  .envelope_id = message.envelope.dsn_envelope_id(),
+                  .priority = message.envelope.head.priority},
                  now);
 }
 

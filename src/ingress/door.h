@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <string>
 
 #include <postern/base/bytes.h>
 #include <postern/base/status.h>
@@ -21,6 +22,7 @@ struct Submission {
   std::uint32_t connection_slot = 0;
   std::uint32_t connection_generation = 0;
   smtp::ReplySlot reply_slot;
+  std::string forwarded_client;  // as XFORWARD named it, for the event log; empty: it did not
 };
 
 class Door {

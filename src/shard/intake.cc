@@ -205,7 +205,8 @@ void Intake::on_durable(spool::Ticket ticket) {
          .id = message->id,
          .from = envelope.reverse_path().text,
          .to = envelope.recipient_count() == 1 ? envelope.recipient(0).forward_path.text : std::string_view{},
-         .peer = envelope.client_address(),
+         .peer = submission->forwarded_client.empty() ? envelope.client_address()
+                                                      : std::string_view(submission->forwarded_client),
          .protocol = smtp::protocol_keyword(envelope.head.protocol, envelope.head.smtp_utf8),
          .bytes = message->facts.size,
          .count = envelope.recipient_count()});

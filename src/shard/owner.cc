@@ -55,7 +55,9 @@ void Owner::enqueue(const mail::Message& message, std::span<const queue::NewReci
   const mail::Envelope& envelope = message.envelope;
   queue_.add({.queue_id = message.id,
               .location = message.location,
-              .give_up_at = envelope.head.received_at + snapshot_->options->retry.give_up_after,
+              // Time in which nothing may be tried does not count.
+              .give_up_at = std::max(envelope.head.received_at, envelope.head.hold_until) +
+                            snapshot_->options->retry.give_up_after,
               .hold_until = envelope.head.hold_until,
               .sender_hash = static_cast<std::uint32_t>(hash_bytes(as_bytes(envelope.reverse_path().text))),
               .tenant = envelope.head.tenant,
@@ -78,7 +80,8 @@ void Owner::take(std::unique_ptr<mail::Message> message) {
                           .retry = std::nullopt});
   }
   enqueue(*message, recipients);
-  if (message->spooled_only) {
+  // Held mail is not wanted for a while: it is read back when it is.
+  if (message->spooled_only || envelope.head.hold_until > loop_.clocks().wall) {
     store_.recycle(std::move(message));
   } else {
     store_.keep(std::move(message));

@@ -27,11 +27,16 @@ StatusOr<SnapshotPtr> Snapshot::make(const OptionsSnapshot& options, std::uint64
   session.command_idle = options->limits.idle;
   session.data_idle = options->limits.idle;
   session.session_max = options->limits.session;
+  session.hold_max = options->limits.hold;
   for (const ListenerOptions& listener : options->listeners) {
     auto own = std::make_shared<smtp::ServerOptions>(session);
     smtp::set_offers(*own, listener.extensions_off);
     made->listeners.push_back(std::make_shared<const ingress::ListenerContext>(
-        ingress::ListenerContext{std::move(own), policy::NetworkSet(listener.relay_from)}));
+        ingress::ListenerContext{.session = std::move(own),
+                                 .relay_from = policy::NetworkSet(listener.relay_from),
+                                 .proxy_protocol_from = policy::NetworkSet(listener.proxy_protocol_from),
+                                 .xclient_from = policy::NetworkSet(listener.xclient_from),
+                                 .xforward_from = policy::NetworkSet(listener.xforward_from)}));
   }
 
   StatusOr<policy::RelayPolicy> policy = policy::RelayPolicy::make(options->accept_domains, options->hostname);

@@ -1,5 +1,6 @@
 #include <algorithm>
 #include <charconv>
+#include <cstdlib>
 #include <limits>
 
 #include <postern/base/check.h>
@@ -89,11 +90,6 @@ bool is_forward_path(std::string_view text) {
 
 bool is_reverse_path(std::string_view text) {
   return text.empty() || parse_mailbox(text).has_value();
-}
-
-// No line structure that text has: only BINARYMIME carries it.
-bool is_binary(const mail::ContentFacts& facts) {
-  return facts.has_bare_cr || facts.has_bare_lf || facts.has_nul;
 }
 
 // Dot-stuffed content is plain content too when no line begins with a dot.
@@ -301,6 +297,8 @@ void ClientSession::read_extensions() {
       extensions_.enhanced_status_codes = true;
     } else if (is("DSN")) {
       extensions_.dsn = true;
+    } else if (is("MT-PRIORITY")) {
+      extensions_.mt_priority = true;
     } else if (is("STARTTLS")) {
       extensions_.starttls = true;
     } else if (is("REQUIRETLS")) {
@@ -369,6 +367,18 @@ void ClientSession::plan_content(const DeliveryRequest& request) {
   plan_.trailer = content.ends_with_crlf || content.size == 0 ? ".\r\n" : "\r\n.\r\n";
 }
 
+// Whether one more recipient of this domain keeps to RCPTDOMAINMAX.
+bool ClientSession::takes_domain_of(std::string_view forward_path) {
+  if (extensions_.domain_max == 0) return true;
+  const std::size_t at = forward_path.rfind('@');
+  const std::string_view domain = at == std::string_view::npos ? std::string_view() : forward_path.substr(at + 1);
+  const auto same = [domain](std::string_view known) { return equal_ignoring_case(known, domain); };
+  if (std::ranges::any_of(domains_, same)) return true;
+  if (domains_.size() >= extensions_.domain_max) return false;
+  domains_.push_back(domain);
+  return true;
+}
+
 // Settles what this peer cannot be given at all.
 void ClientSession::refuse_unsendable(const DeliveryRequest& request) {
   const auto refuse_all = [this](mail::EnhancedStatus status, std::string_view text,
@@ -381,11 +391,12 @@ void ClientSession::refuse_unsendable(const DeliveryRequest& request) {
 
   if (!is_reverse_path(request.reverse_path)) refuse_all(bad_sender, "the reverse-path cannot be sent", settled);
   std::size_t sendable = 0;
+  domains_.clear();
   for (std::size_t i = 0; i < request.forward_paths.size(); ++i) {
     const std::string_view path = request.forward_paths[i];
     if (!is_forward_path(path)) {
       settle(i, mail::Outcome::failed, ours(bad_destination, "the forward-path cannot be sent"));
-    } else if (sendable == recipients_max()) {
+    } else if (sendable == recipients_max() || !takes_domain_of(path)) {
       settle(i, mail::Outcome::deferred, ours(too_many_recipients, "the next hop takes fewer recipients at once"));
       results_[i].beyond_limit = true;
     } else {
@@ -398,7 +409,7 @@ void ClientSession::refuse_unsendable(const DeliveryRequest& request) {
   if (needs_utf8 && !extensions_.smtp_utf8) {
     refuse_all(utf8_required, "the next hop does not offer SMTPUTF8", host_lacks_extension);
   }
-  if (is_binary(request.content)) {
+  if (mail::needs_binary_mime(request.content)) {
     if (!is_plain(request.content)) {
       refuse_all(conversion_required, "content with bare CR, bare LF or NUL cannot be sent by DATA", settled);
     } else if (!extensions_.binary_mime || plan_.transfer != ContentPlan::Transfer::bdat) {
@@ -437,7 +448,8 @@ void ClientSession::write_commands(const DeliveryRequest& request) {
     commands_ += " SIZE=";
     append_decimal(commands_, request.added_bytes + content.size);
   }
-  if (is_binary(content)) {
+  const bool binary_is_taken = extensions_.binary_mime && plan_.transfer == ContentPlan::Transfer::bdat;
+  if (mail::needs_binary_mime(content) || (request.body == mail::BodyType::binary_mime && binary_is_taken)) {
     commands_ += " BODY=BINARYMIME";
   } else if (extensions_.eight_bit_mime && (content.has_eight_bit || request.body != mail::BodyType::seven_bit)) {
     commands_ += " BODY=8BITMIME";
@@ -445,6 +457,10 @@ void ClientSession::write_commands(const DeliveryRequest& request) {
   const bool utf8 = extensions_.smtp_utf8 && (request.smtp_utf8 || !has_ascii_paths(request));
   if (utf8) commands_ += " SMTPUTF8";
   if (extensions_.dsn) append_dsn_of_mail(commands_, request);
+  if (extensions_.mt_priority && request.priority != 0) {
+    commands_ += request.priority < 0 ? " MT-PRIORITY=-" : " MT-PRIORITY=";
+    append_decimal(commands_, static_cast<std::uint64_t>(std::abs(int{request.priority})));
+  }
   end_command();
 
   for (std::size_t i = 0; i < request.forward_paths.size(); ++i) {

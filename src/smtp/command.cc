@@ -6,6 +6,7 @@
 #include <optional>
 #include <string_view>
 
+#include <postern/base/date.h>
 #include <postern/base/text.h>
 #include <postern/mail/xtext.h>
 #include <postern/smtp/command.h>
@@ -92,10 +93,13 @@ class MailParameters {
       if (body_given_) return ArgumentError::syntax;
       body_given_ = true;
       if (equal_ignoring_case(value, "7BIT")) return ArgumentError::none;
-      if (equal_ignoring_case(value, "BINARYMIME")) return ArgumentError::unknown_parameter;
-      if (!equal_ignoring_case(value, "8BITMIME")) return ArgumentError::syntax;
-      result_.body = mail::BodyType::eight_bit_mime;
-      return ArgumentError::none;
+      if (equal_ignoring_case(value, "8BITMIME")) {
+        result_.body = mail::BodyType::eight_bit_mime;
+        return ArgumentError::none;
+      }
+      if (!equal_ignoring_case(value, "BINARYMIME")) return ArgumentError::syntax;
+      result_.body = mail::BodyType::binary_mime;
+      return offered_.binary_mime ? ArgumentError::none : ArgumentError::unknown_parameter;
     }
     if (offered_.smtp_utf8 && parameter.is("SMTPUTF8")) {
       if (result_.smtp_utf8 || parameter.has_value) return ArgumentError::syntax;  // [RFC 6531 §3.4]: it takes no value
@@ -112,6 +116,27 @@ class MailParameters {
       result_.envelope_id = value;
       return ArgumentError::none;
     }
+    if (offered_.mt_priority && parameter.is("MT-PRIORITY")) {
+      const std::optional<std::int8_t> priority = parse_priority(value);
+      if (priority_given_ || !priority) return ArgumentError::syntax;
+      priority_given_ = true;
+      result_.priority = *priority;
+      return ArgumentError::none;
+    }
+    if (offered_.future_release && parameter.is("HOLDFOR")) {
+      const std::optional<Duration> wait = parse_hold_for(value);
+      if (hold_given_ || !wait) return ArgumentError::syntax;
+      hold_given_ = true;
+      result_.hold_for = wait;
+      return ArgumentError::none;
+    }
+    if (offered_.future_release && parameter.is("HOLDUNTIL")) {
+      const std::optional<WallTime> until = parse_rfc3339(value);
+      if (hold_given_ || !until) return ArgumentError::syntax;
+      hold_given_ = true;
+      result_.hold_until = *until;
+      return ArgumentError::none;
+    }
     return ArgumentError::unknown_parameter;
   }
 
@@ -120,6 +145,8 @@ class MailParameters {
   OfferedParameters offered_;
   bool size_given_ = false;
   bool body_given_ = false;
+  bool priority_given_ = false;
+  bool hold_given_ = false;  // HOLDFOR or HOLDUNTIL: one of them [RFC 4865 §4]
 };
 
 ArgumentError take_recipient_parameter(const Parameter& parameter, OfferedParameters offered,
@@ -173,6 +200,10 @@ Verb verb_of(std::string_view word) {
       return Verb::turn;
     case pack("ETRN"):
       return Verb::etrn;
+    case pack("XCLIENT"):
+      return Verb::xclient;
+    case pack("XFORWARD"):
+      return Verb::xforward;
     case pack("SEND"):
       return Verb::send;
     case pack("SOML"):

@@ -21,7 +21,11 @@ constexpr auto extensions = std::to_array<Named>({
     {Extension::chunking, "CHUNKING", &ServerOptions::offer_chunking},
     {Extension::smtp_utf8, "SMTPUTF8", &ServerOptions::offer_smtp_utf8},
     {Extension::enhanced_status_codes, "ENHANCEDSTATUSCODES", &ServerOptions::offer_enhanced_status_codes},
+    {Extension::binary_mime, "BINARYMIME", &ServerOptions::offer_binary_mime},
     {Extension::dsn, "DSN", &ServerOptions::offer_dsn},
+    {Extension::limits, "LIMITS", &ServerOptions::offer_limits},
+    {Extension::mt_priority, "MT-PRIORITY", &ServerOptions::offer_mt_priority},
+    {Extension::future_release, "FUTURERELEASE", &ServerOptions::offer_future_release},
 });
 static_assert(extensions.size() <= 32, "ExtensionSet has a bit for each");
 
@@ -42,6 +46,8 @@ std::string extension_names() {
 
 void set_offers(ServerOptions& options, ExtensionSet off) {
   for (const Named& known : extensions) options.*known.offer = !off.has(known.extension);
+  // Binary content comes by BDAT alone, and is eight-bit content too [RFC 3030 §3].
+  options.offer_binary_mime = options.offer_binary_mime && options.offer_chunking && options.offer_eight_bit_mime;
 }
 
 }  // namespace postern::smtp

@@ -1,5 +1,7 @@
 #include "extension_parameters.h"
 
+#include <algorithm>
+#include <chrono>
 #include <cstddef>
 #include <cstdint>
 
@@ -28,6 +30,19 @@ mail::Notify parse_notify(std::string_view value) {
     bits |= bit;
   }
   return {bits};
+}
+
+std::optional<std::int8_t> parse_priority(std::string_view value) {
+  const bool negative = value.starts_with('-');
+  if (negative) value.remove_prefix(1);
+  if (value.size() != 1 || !is_ascii_digit(value[0]) || (negative && value[0] == '0')) return std::nullopt;
+  const int digit = value[0] - '0';
+  return static_cast<std::int8_t>(negative ? -digit : digit);
+}
+
+std::optional<Duration> parse_hold_for(std::string_view value) {
+  if (value.empty() || value.size() > 9 || !std::ranges::all_of(value, is_ascii_digit)) return std::nullopt;
+  return std::chrono::seconds(*parse_uint<std::uint32_t>(value));
 }
 
 }  // namespace postern::smtp

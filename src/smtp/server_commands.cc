@@ -1,13 +1,18 @@
 // The server session's commands [RFC 5321 §4.1.1, RFC 3030 §2]. Each either replies, or asks for a verdict, whose
 // on_*_verdict() in server_session.cc replies.
 #include <algorithm>
+#include <chrono>
+#include <cstddef>
 #include <cstdint>
 #include <string>
 #include <string_view>
 #include <utility>
 
+#include <postern/base/date.h>
+#include <postern/base/time.h>
 #include <postern/mail/envelope.h>
 #include <postern/mail/reply.h>
+#include <postern/smtp/client_identity.h>
 #include <postern/smtp/command.h>
 #include <postern/smtp/server_options.h>
 #include <postern/smtp/server_session.h>
@@ -86,6 +91,12 @@ void ServerSession::on_command(const Command& command) {
       reply_with_hostname("221 2.0.0 ", " closing connection\r\n");
       close_with({});
       break;
+    case Verb::xclient:
+      on_identity(IdentityCommand::xclient, command.arguments);
+      break;
+    case Verb::xforward:
+      on_identity(IdentityCommand::xforward, command.arguments);
+      break;
     case Verb::expn:
     case Verb::starttls:
     case Verb::auth:
@@ -116,6 +127,11 @@ void ServerSession::on_hello(bool extended, std::string_view name) {
   }
 }
 
+// Holding mail is for those whose mail we relay: strangers would use us to keep theirs [RFC 4865 §3].
+bool ServerSession::offers_future_release() const {
+  return options_->offer_future_release && trusted_;
+}
+
 // EHLO's lines carry no enhanced status, as they name what is offered [RFC 2034 §4].
 void ServerSession::reply_to_hello() {
   if (!esmtp_) {
@@ -142,7 +158,31 @@ void ServerSession::reply_to_hello() {
   offer(options_->offer_eight_bit_mime, "8BITMIME");
   offer(options_->offer_chunking, "CHUNKING");
   offer(options_->offer_smtp_utf8, "SMTPUTF8");
+  offer(options_->offer_binary_mime, "BINARYMIME");
   offer(options_->offer_dsn, "DSN");
+  if (options_->offer_limits) {
+    last_line = sink.size();
+    sink += "250-LIMITS RCPTMAX=";
+    append_number(sink, options_->recipients_max);
+    sink += "\r\n";
+  }
+  offer(options_->offer_mt_priority, "MT-PRIORITY");
+  if (offers_future_release()) {
+    last_line = sink.size();
+    sink += "250-FUTURERELEASE ";
+    append_number(sink,
+                  static_cast<std::uint64_t>(std::chrono::ceil<std::chrono::seconds>(options_->hold_max).count()));
+    sink += ' ';
+    append_rfc3339_seconds(sink, wall_now() + options_->hold_max);
+    sink += "\r\n";
+  }
+  const auto offer_identity = [&](bool offered, std::string_view keyword, IdentityCommand command) {
+    if (!offered) return;
+    last_line = sink.size();
+    sink.append("250-").append(keyword).append(" ").append(attributes_of(command)).append("\r\n");
+  };
+  offer_identity(facts_.may_xclient, "XCLIENT", IdentityCommand::xclient);
+  offer_identity(facts_.may_xforward, "XFORWARD", IdentityCommand::xforward);
   offer(options_->offer_enhanced_status_codes, "ENHANCEDSTATUSCODES");
   sink[last_line + 3] = ' ';
 }
@@ -177,8 +217,11 @@ void ServerSession::on_mail(std::string_view arguments) {
   }
   const OfferedParameters offered{.size = esmtp_ && options_->offer_size,
                                   .eight_bit_mime = esmtp_ && options_->offer_eight_bit_mime,
+                                  .binary_mime = esmtp_ && options_->offer_binary_mime,
                                   .smtp_utf8 = esmtp_ && options_->offer_smtp_utf8,
-                                  .dsn = esmtp_ && options_->offer_dsn};
+                                  .dsn = esmtp_ && options_->offer_dsn,
+                                  .mt_priority = esmtp_ && options_->offer_mt_priority,
+                                  .future_release = esmtp_ && offers_future_release()};
   const MailArguments parsed = parse_mail_arguments(arguments, offered);
   if (parsed.error != ArgumentError::none) {
     on_argument_error(parsed.error, "501 5.1.7 Bad reverse-path\r\n");
@@ -188,6 +231,12 @@ void ServerSession::on_mail(std::string_view arguments) {
     reply_error(too_large);
     return;
   }
+  const WallTime now = wall_now();
+  const WallTime hold_until = parsed.hold_for ? now + *parsed.hold_for : parsed.hold_until;
+  if (hold_until > now + options_->hold_max) {
+    reply_error("501 5.5.4 Held longer than is offered\r\n");
+    return;
+  }
   mail::Envelope& envelope = transaction_.emplace(std::move(spare_envelope_)).envelope;
   envelope.clear();
   envelope.set_reverse_path(parsed.reverse_path.text, parsed.reverse_path.domain_offset);
@@ -195,6 +244,10 @@ void ServerSession::on_mail(std::string_view arguments) {
   envelope.head.body = parsed.body;
   envelope.head.smtp_utf8 = parsed.smtp_utf8;
   envelope.head.dsn_return = parsed.dsn_return;
+  // A stranger may step back, but not forward [RFC 6710 §8].
+  envelope.head.priority = trusted_ ? parsed.priority : std::min<std::int8_t>(parsed.priority, 0);
+  transaction_->priority_lowered = envelope.head.priority != parsed.priority;
+  if (hold_until > now) envelope.head.hold_until = hold_until;
   envelope.set_dsn_envelope_id(parsed.envelope_id);
   envelope.head.protocol = esmtp_ ? mail::Protocol::esmtp : mail::Protocol::smtp;
   pending_ = Wait::mail_verdict;
@@ -226,6 +279,30 @@ void ServerSession::on_recipient(std::string_view arguments) {
   pending_ = Wait::recipient_verdict;
 }
 
+void ServerSession::on_identity(IdentityCommand command, std::string_view arguments) {
+  const bool xclient = command == IdentityCommand::xclient;
+  ++junk_;
+  if (!(xclient ? facts_.may_xclient : facts_.may_xforward)) {
+    reply_error("550 5.7.0 Not permitted\r\n");
+    return;
+  }
+  if (transaction_) {
+    reply_error("503 5.5.1 A transaction is open already\r\n");
+    return;
+  }
+  ClientIdentity identity = xclient ? asserted_ : forwarded_;
+  if (!read_client_identity(command, arguments, identity)) {
+    reply_error("501 5.5.4 Bad attributes\r\n");
+    return;
+  }
+  (xclient ? asserted_ : forwarded_) = std::move(identity);
+  if (xclient) {
+    pending_ = Wait::identity_verdict;
+  } else {
+    reply("250 2.0.0 Ok\r\n");
+  }
+}
+
 void ServerSession::on_data(std::string_view arguments) {
   if (!arguments.empty()) {
     reply_error(no_arguments);
@@ -238,6 +315,8 @@ void ServerSession::on_data(std::string_view arguments) {
     transaction_->failure_told = true;
   } else if (transaction_->envelope.recipient_count() == 0) {
     reply_error(transaction_->recipients_tried == 0 ? recipient_first : no_recipients);
+  } else if (transaction_->envelope.head.body == mail::BodyType::binary_mime) {
+    reply_error("503 5.5.1 Binary content comes by BDAT\r\n");  // [RFC 3030 §3]
   } else {
     pending_ = Wait::data_verdict;
   }

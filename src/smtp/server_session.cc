@@ -199,11 +199,13 @@ std::string_view ServerSession::content_refusal() const {
   const mail::ContentFacts& facts = transaction_->scanner.facts();
   if (options_->message_bytes_max != 0 && facts.size > options_->message_bytes_max)
     return "552 5.3.4 Message too large\r\n";
-  if (facts.has_bare_cr || facts.has_bare_lf || facts.has_nul) {
+  const bool binary = facts.form == mail::ContentForm::binary;
+  if (!binary && (facts.has_bare_cr || facts.has_bare_lf || facts.has_nul)) {
     return "550 5.6.11 Content holds a CR, LF or NUL that stands alone\r\n";
   }
   if (facts.received_count >= options_->received_max) return "554 5.4.6 Too many Received fields, this is a loop\r\n";
-  if (facts.longest_line > options_->text_line_bytes_max) return "554 5.6.0 A line of the content is too long\r\n";
+  if (!binary && facts.longest_line > options_->text_line_bytes_max)
+    return "554 5.6.0 A line of the content is too long\r\n";
   return {};
 }
 
@@ -236,6 +238,7 @@ FinishedTransaction ServerSession::take_transaction(mail::Envelope& envelope) {
   spare_envelope_ = std::move(transaction_->envelope);
   const FinishedTransaction finished{ReplySlot{next_slot_}, transaction_->scanner.facts()};
   transaction_.reset();
+  if (forwarded_.address_given || forwarded_.hello_name) forwarded_ = {};
   if (slots_.empty()) slots_.resize(options_->reply_slots_max);
   ++next_slot_;
   pending_ = Wait::bytes;
@@ -265,6 +268,7 @@ void ServerSession::on_content_failed(mail::Reply reply, Instant now) {
 
 // The only way out of a transaction but take_transaction(): nothing of it stays but its storage.
 void ServerSession::end_transaction() {
+  if (forwarded_.address_given || forwarded_.hello_name) forwarded_ = {};
   if (!transaction_) return;
   if (transaction_->content_began) content_dropped_ = true;
   spare_envelope_ = std::move(transaction_->envelope);
@@ -282,12 +286,24 @@ void ServerSession::take_verdict(Wait expected, Instant now) {
 void ServerSession::on_connect_verdict(const Verdict& verdict, Instant now) {
   take_verdict(Wait::connect_verdict, now);
   if (verdict.accepted()) {
-    reply_with_hostname("220 ", " ");
-    reply(options_->banner);
-    reply("\r\n");
+    greet();
   } else {
     reply_refusal(verdict);
     if (!closing_) close_with({});
+  }
+  finish_command();
+}
+
+void ServerSession::on_identity_verdict(const Verdict& verdict, Instant now) {
+  take_verdict(Wait::identity_verdict, now);
+  if (verdict.accepted()) {
+    greeted_ = false;
+    esmtp_ = false;
+    hello_name_.clear();
+    forwarded_ = {};
+    greet();
+  } else {
+    reply_refusal(verdict);
   }
   finish_command();
 }
@@ -310,7 +326,7 @@ void ServerSession::on_hello_verdict(const Verdict& verdict, Instant now) {
 void ServerSession::on_mail_verdict(const Verdict& verdict, Instant now) {
   take_verdict(Wait::mail_verdict, now);
   if (verdict.accepted()) {
-    reply("250 2.1.0 Ok\r\n");
+    reply(transaction_->priority_lowered ? "250 2.3.6 Ok, with priority 0\r\n" : "250 2.1.0 Ok\r\n");
   } else {
     end_transaction();
     reply_refusal(verdict);
@@ -347,7 +363,8 @@ void ServerSession::on_data_verdict(const Verdict& verdict, Instant now) {
   }
   transaction.content_began = true;
   if (transaction.chunked) {
-    transaction.scanner.reset(mail::ContentForm::plain);
+    transaction.scanner.reset(transaction.envelope.head.body == mail::BodyType::binary_mime ? mail::ContentForm::binary
+                                                                                            : mail::ContentForm::plain);
     begin_chunk();
     return;
   }
@@ -382,6 +399,10 @@ void ServerSession::on_deadline(Instant now) {
   if (now_ < next_deadline()) return;
   reply_with_hostname("421 4.4.2 ", " Timeout, closing connection\r\n");
   close_with({});
+}
+
+WallTime ServerSession::wall_now() const {
+  return clocks_.to_wall(now_);
 }
 
 bool ServerSession::at_command_boundary() const {

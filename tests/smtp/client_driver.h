@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -28,6 +29,7 @@ struct Message {
   std::string content;
   mail::DsnReturn dsn_return = mail::DsnReturn::unspecified;
   std::string envelope_id;
+  std::int8_t priority = 0;
   std::vector<mail::Notify> notify;              // of each forward path, or none
   std::vector<std::string> original_recipients;  // the same
 
@@ -43,7 +45,8 @@ struct Message {
             .added_bytes = added.size(),
             .dsn_requests = asked,
             .dsn_return = dsn_return,
-            .envelope_id = envelope_id};
+            .envelope_id = envelope_id,
+            .priority = priority};
   }
 };
 

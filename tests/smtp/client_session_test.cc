@@ -62,11 +62,10 @@ ClientDriver greeted(const std::vector<std::string>& extensions, const ClientOpt
 //   S: what the peer sends, with CRLF      C: what must have been handed over since the last C block, with CRLF
 //   O: an option: no-pipelining, no-chunking, fail-without-8bitmime
 //   M: a content line, CRLF added; M~ without (the last)
-//   B: begin: reverse-path, forward-paths; and form=plain, body=8bitmime, smtputf8, ret=, envid=, and notify= orcpt=
-//   in pairs, one for each forward-path
-//   L: connection lost    T: the deadline passes    Q: quit()
-//   R: one recipient's result: outcome, code, status ("-": none), beyond-limit     D: disposition and connection's
-//   verdict W: what is wanted: bytes, delivery, content, close      F: code of failure()
+//   B: begin: reverse-path, forward-paths; and form=plain, body=8bitmime, smtputf8, ret=, envid=, priority=, and
+//   notify= orcpt= in pairs, one for each forward-path L: connection lost    T: the deadline passes    Q: quit() R: one
+//   recipient's result: outcome, code, status ("-": none), beyond-limit     D: disposition and connection's verdict W:
+//   what is wanted: bytes, delivery, content, close      F: code of failure()
 
 struct Transcript {
   std::string name;
@@ -155,6 +154,8 @@ Message message_from(const std::string& begin, const std::string& content) {
       message.smtp_utf8 = true;
     } else if (word.starts_with("ret=")) {
       message.dsn_return = word == "ret=full" ? mail::DsnReturn::full : mail::DsnReturn::headers;
+    } else if (word.starts_with("priority=")) {
+      message.priority = static_cast<std::int8_t>(std::stoi(word.substr(9)));
     } else if (word.starts_with("envid=")) {
       message.envelope_id = word.substr(6);
     } else if (word.starts_with("notify=")) {
@@ -575,6 +576,19 @@ TEST(ClientSession, ContentWithBareLineEndsGoesOnlyWhereBinaryMimeIsOffered) {
     EXPECT_EQ(text_of(driver.results.at(0)), "lacks reusable");
     EXPECT_EQ(text_of(driver.results.at(0).recipients.at(0)), "failed 0 5.6.3");
   }
+  // Text that was declared binary travels as text where it must; a last line without its end is none.
+  Message text = message_of("Subject: x\r\n\r\nhello\r\n", {"b@example.net"}, mail::ContentForm::binary);
+  text.body = mail::BodyType::binary_mime;
+  EXPECT_FALSE(mail::needs_binary_mime(text.facts));
+  EXPECT_TRUE(mail::needs_binary_mime(testing::reference_facts("Subject: x\r\n\r\nhello", mail::ContentForm::binary)));
+  EXPECT_FALSE(mail::needs_binary_mime(testing::reference_facts("Subject: x\r\n\r\nhello", mail::ContentForm::plain)));
+  ClientDriver plain = greeted({"PIPELINING"});
+  plain.begin(text);
+  EXPECT_EQ(plain.wire.find("BODY="), std::string::npos);
+  ClientDriver able = greeted({"PIPELINING", "CHUNKING", "BINARYMIME"});
+  able.begin(text);
+  EXPECT_NE(able.wire.find("BODY=BINARYMIME\r\n"), std::string::npos);
+
   ClientDriver driver = greeted({"PIPELINING", "CHUNKING", "BINARYMIME"});
   driver.begin(binary);
   EXPECT_NE(driver.wire.find("BODY=BINARYMIME\r\n"), std::string::npos);

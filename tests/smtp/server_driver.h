@@ -119,6 +119,9 @@ class ServerDriver {
         case Wait::connect_verdict:
           session_.on_connect_verdict(verdict_for(wait), now_);
           break;
+        case Wait::identity_verdict:
+          session_.on_identity_verdict(verdict_for(wait), now_);
+          break;
         case Wait::hello_verdict:
           session_.on_hello_verdict(verdict_for(wait), now_);
           break;

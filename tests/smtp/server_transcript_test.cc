@@ -2,6 +2,7 @@
 //
 //   # comment
 //   @options message_bytes_max=1000 …   before anything else; the test's options with these changed
+//   @listed                             the same: the peer may say XCLIENT and XFORWARD
 //   C: EHLO client.example              a line of the client, with CRLF
 //   c: raw bytes                        the same without CRLF
 //   S: 250 2.0.0 Ok                     a line of the server
@@ -20,6 +21,8 @@
 //   @finished N                         so many transactions were accepted
 //   @from PATH / @to PATH PATH …        envelope of the last one
 //   @dsn RET ENVID                      what it asks of reports: FULL or HDRS, xtext; -: nothing
+//   @priority N / @held DATE-TIME       of the last one
+//   @trusted                            from now on the peer may relay
 //   @notify NOTIFY ORCPT                the same of its first recipient, by the next such line of the next one …
 //   @content TEXT                       its content; several lines are one text
 #include <algorithm>
@@ -40,6 +43,7 @@
 
 #include <gtest/gtest.h>
 
+#include <postern/base/date.h>
 #include <postern/base/time.h>
 #include <postern/mail/reply.h>
 #include <postern/smtp/server_options.h>
@@ -59,6 +63,7 @@ struct Step {
 
 struct Transcript {
   std::shared_ptr<ServerOptions> options = std::make_shared<ServerOptions>();
+  ServerFacts facts{.peer_address = "192.0.2.1"};
   std::vector<Step> steps;
   std::size_t client_bytes = 0;
 };
@@ -126,7 +131,11 @@ void set_options(ServerOptions& options, std::istringstream& words) {
                                               {"offer_pipelining", &options.offer_pipelining},
                                               {"offer_size", &options.offer_size},
                                               {"offer_enhanced_status_codes", &options.offer_enhanced_status_codes},
-                                              {"offer_dsn", &options.offer_dsn}};
+                                              {"offer_dsn", &options.offer_dsn},
+                                              {"offer_binary_mime", &options.offer_binary_mime},
+                                              {"offer_limits", &options.offer_limits},
+                                              {"offer_mt_priority", &options.offer_mt_priority},
+                                              {"offer_future_release", &options.offer_future_release}};
   for (std::string word; words >> word;) {
     const std::string name = word.substr(0, word.find('='));
     const unsigned long long value = std::stoull(word.substr(name.size() + 1));
@@ -134,6 +143,8 @@ void set_options(ServerOptions& options, std::istringstream& words) {
       *wide.at(name) = value;
     } else if (narrow.contains(name)) {
       *narrow.at(name) = static_cast<std::uint32_t>(value);
+    } else if (name == "hold_max_seconds") {
+      options.hold_max = std::chrono::seconds(value);
     } else {
       *flags.at(name) = value != 0;
     }
@@ -165,6 +176,8 @@ Transcript read_transcript(const std::filesystem::path& path) {
     } else if (line.starts_with("@options ")) {
       std::istringstream words(line.substr(9));
       set_options(*transcript.options, words);
+    } else if (line == "@listed") {
+      transcript.facts.may_xclient = transcript.facts.may_xforward = true;
     } else if (line.starts_with("@content") && !transcript.steps.empty() &&
                transcript.steps.back().text.starts_with("content")) {
       transcript.steps.back().text += unescape(std::string_view(line).substr(std::min<std::size_t>(line.size(), 9)));
@@ -195,6 +208,7 @@ Wait wait_named(std::string_view name) {
   if (name == "hello") return Wait::hello_verdict;
   if (name == "mail") return Wait::mail_verdict;
   if (name == "recipient") return Wait::recipient_verdict;
+  if (name == "identity") return Wait::identity_verdict;
   EXPECT_EQ(name, "data");
   return Wait::data_verdict;
 }
@@ -210,7 +224,8 @@ class Replay {
   Replay(const Transcript& transcript, Cut cut) : transcript_(transcript), cut_(cut) {}
 
   void run() {
-    driver_ = std::make_unique<ServerDriver>(transcript_.options, ServerFacts{"192.0.2.1", true});
+    driver_ = std::make_unique<ServerDriver>(transcript_.options, transcript_.facts);
+    driver_->session().set_clocks({.monotonic = Instant{}, .wall = *parse_rfc3339("2026-07-06T10:00:00Z")});
     for (const Step& step : transcript_.steps) {
       SCOPED_TRACE("line " + std::to_string(step.line));
       switch (step.kind) {
@@ -296,6 +311,18 @@ class Replay {
       for (std::size_t i = 0; i < envelope.recipient_count(); ++i)
         paths.emplace_back(envelope.recipient(i).forward_path.text);
       EXPECT_EQ(paths, std::vector<std::string>(std::istream_iterator<std::string>(words), {}));
+    } else if (name == "trusted") {
+      driver_->session().set_trusted(true);
+    } else if (name == "priority") {
+      ASSERT_FALSE(driver_->finished().empty());
+      int priority = 0;
+      words >> priority;
+      EXPECT_EQ(driver_->finished().back().envelope.head.priority, priority);
+    } else if (name == "held") {
+      ASSERT_FALSE(driver_->finished().empty());
+      std::string until;
+      words >> until;
+      EXPECT_EQ(driver_->finished().back().envelope.head.hold_until, parse_rfc3339(until));
     } else if (name == "dsn") {
       ASSERT_FALSE(driver_->finished().empty());
       const mail::Envelope& envelope = driver_->finished().back().envelope;

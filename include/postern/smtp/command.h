@@ -1,12 +1,15 @@
-// Reading of command lines [RFC 5321 §4.1.1, RFC 3030 §2, RFC 1870, RFC 3461 §4, RFC 6152, RFC 6531].
+// Reading of command lines [RFC 5321 §4.1.1, RFC 3030 §2, RFC 1870, RFC 3461 §4, RFC 4865, RFC 6152,
+// RFC 6531, RFC 6710].
 //
 // Grammar only: whether a command is in order, offered or permitted is the session's to say. Everything is a view into
 // the line. Driven by smtp/server_session.cc.
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string_view>
 
+#include <postern/base/time.h>
 #include <postern/mail/envelope.h>
 #include <postern/smtp/path.h>
 
@@ -29,6 +32,8 @@ enum class Verb : std::uint8_t {
   auth,
   turn,
   etrn,
+  xclient,
+  xforward,
   send,
   soml,
   saml,  // known, not implemented
@@ -58,6 +63,7 @@ struct Command {
     case Verb::auth:
     case Verb::turn:
     case Verb::etrn:
+    case Verb::xclient:  // what follows is the session of another client
       return true;
     default:
       return false;
@@ -76,8 +82,11 @@ enum class ArgumentError : std::uint8_t {
 struct OfferedParameters {
   bool size = false;
   bool eight_bit_mime = false;
+  bool binary_mime = false;  // beside eight_bit_mime
   bool smtp_utf8 = false;
   bool dsn = false;
+  bool mt_priority = false;
+  bool future_release = false;
 };
 
 struct MailArguments {
@@ -88,10 +97,13 @@ struct MailArguments {
   bool smtp_utf8 = false;
   mail::DsnReturn dsn_return = mail::DsnReturn::unspecified;  // RET=
   std::string_view envelope_id;                               // ENVID=, still xtext; empty: not given
+  std::int8_t priority = 0;                                   // MT-PRIORITY=, −9…9
+  std::optional<Duration> hold_for;                           // HOLDFOR=, 0 … 999,999,999 seconds
+  WallTime hold_until{};                                      // HOLDUNTIL=; epoch: not given
 };
 
 // `arguments` of MAIL: "FROM:<path> [SP parameters]". White space behind the colon is tolerated, as everyone does.
-// A parameter given twice is a syntax error. BODY=BINARYMIME is not offered and thus an unknown parameter.
+// A parameter given twice is a syntax error.
 [[nodiscard]] MailArguments parse_mail_arguments(std::string_view arguments, OfferedParameters offered);
 
 struct RecipientArguments {

@@ -17,7 +17,11 @@ enum class Extension : std::uint8_t {
   chunking,
   smtp_utf8,
   enhanced_status_codes,
+  binary_mime,  // with chunking and eight_bit_mime alone
   dsn,
+  limits,
+  mt_priority,
+  future_release,
 };
 
 struct ExtensionSet {
