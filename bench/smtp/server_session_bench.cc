@@ -52,7 +52,8 @@ class Dialogue {
         case Wait::content_verdict:
           session_.on_content_durable(session_.take_transaction(envelope_).slot, mail::QueueId::from_parts(1, 1, 1));
           break;
-        case Wait::identity_verdict:  // nobody may say XCLIENT here
+        case Wait::wake_verdict:  // not offered here
+        case Wait::identity_verdict:
         case Wait::bytes:
           if (!text.empty()) {
             text.remove_prefix(session_.on_bytes(as_bytes(text), Instant{}));

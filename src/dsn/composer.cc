@@ -89,7 +89,7 @@ void append_recipient_text(std::string& out, std::string_view address, const Rep
   out += fmt::format("<{}>\r\n", log_escaped(address, address_bytes_max));
   if (reported.action != Action::failed) {
     out += reported.action == Action::delivered
-               ? "    It is in the mailbox.\r\n"
+               ? "    It was delivered.\r\n"
                : fmt::format("    It was passed on to {}, which sends no such notifications.\r\n",
                              reported.remote_mta.empty() ? "the next system"
                                                          : log_escaped(reported.remote_mta, host_bytes_max));

@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <string_view>
 
 #include <postern/base/bytes.h>
 #include <postern/base/status.h>
@@ -32,6 +33,15 @@ class Door {
   [[nodiscard]] virtual const mail::Reply* refuse_mail(const mail::Envelope& envelope) = 0;
   // Whether a route takes this recipient: null, or what RCPT answers (a reject route, a Maildir name that cannot be).
   [[nodiscard]] virtual const mail::Reply* refuse_recipient(const mail::PathView& forward_path) = 0;
+
+  // ETRN: what waits for `domain`, whoever took it, is tried now. The wish may be denied for a while.
+  enum class Woken : std::uint8_t {
+    waiting,   // there is some, or there may be
+    nothing,   // there is none
+    too_soon,  // it was asked for a moment ago
+    no_domain,
+  };
+  [[nodiscard]] virtual Woken wake(std::string_view domain) = 0;
 
   // --- a message being received
   // Recycled objects. take_memory() accounts for `bytes` more of it; false: not now, and on_memory_free() follows.

@@ -90,6 +90,7 @@ std::size_t ServerConnection::take_proxy_header(Bytes bytes, Instant now) {
     case smtp::ProxyProgress::State::incomplete:
       return bytes.size();
     case smtp::ProxyProgress::State::malformed:
+      ingress_.observer_.on_turned_away(peer_, "its connection does not begin with a PROXY header");
       drop_silently();
       return bytes.size();
     case smtp::ProxyProgress::State::complete:
@@ -134,6 +135,27 @@ void ServerConnection::set_peer(const io::Address& peer, bool authenticated) {
   session_.set_trusted(may_relay_);
 }
 
+// ETRN, from whoever may have mail queued for that domain.
+void ServerConnection::wake(Instant now) {
+  using smtp::Verdict;
+  const std::string_view domain = session_.wake_domain();
+  if (!may_relay_ && !ingress_.relay_policy_->accepts_domain(domain)) {
+    const mail::Reply reply{459, {4, 7, 1}, "Not permitted for that node"};
+    ingress_.observer_.on_rejected(peer_, nullptr, domain, reply);
+    return session_.on_wake_verdict(Verdict::refuse(reply), false, now);
+  }
+  switch (ingress_.door_.wake(domain)) {
+    case Door::Woken::waiting:
+      return session_.on_wake_verdict(Verdict::accept(), true, now);
+    case Door::Woken::nothing:
+      return session_.on_wake_verdict(Verdict::accept(), false, now);
+    case Door::Woken::too_soon:
+      return session_.on_wake_verdict(Verdict::refuse({458, {4, 7, 0}, "Asked for a moment ago, wait"}), false, now);
+    case Door::Woken::no_domain:
+      return session_.on_wake_verdict(Verdict::refuse({459, {4, 1, 2}, "That is no domain"}), false, now);
+  }
+}
+
 // XCLIENT: the client is who the listed peer says it is, for all that follows.
 void ServerConnection::on_identity_asserted(Instant now) {
   const smtp::ClientIdentity& identity = session_.asserted_client();
@@ -173,6 +195,9 @@ std::size_t ServerConnection::feed(Bytes bytes) {
 bool ServerConnection::give_verdict(Instant now) {
   using smtp::Verdict;
   switch (session_.wait()) {
+    case smtp::Wait::wake_verdict:
+      wake(now);
+      return true;
     case smtp::Wait::identity_verdict:
       on_identity_asserted(now);
       return true;
@@ -412,7 +437,10 @@ void ServerConnection::on_closed() {
 }
 
 void ServerConnection::on_timer(Timer& /*timer*/, Instant now) {
-  if (awaits_proxy_header_) return drop_silently();
+  if (awaits_proxy_header_) {
+    ingress_.observer_.on_turned_away(peer_, "its PROXY header did not come in time");
+    return drop_silently();
+  }
   session_.on_deadline(now);
   if (session_.take_content_dropped()) drop_content();
   after_progress();

@@ -77,6 +77,7 @@ class ServerConnection final : public net::ConnectionUser, private TimerHandler,
   void drop_silently();
   void set_peer(const io::Address& peer, bool authenticated);
   void on_identity_asserted(Instant now);
+  void wake(Instant now);
 
   // Feeds the session; returns what it consumed. Stops where the session or a resource says so.
   std::size_t feed(Bytes bytes);

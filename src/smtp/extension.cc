@@ -26,6 +26,7 @@ constexpr auto extensions = std::to_array<Named>({
     {Extension::limits, "LIMITS", &ServerOptions::offer_limits},
     {Extension::mt_priority, "MT-PRIORITY", &ServerOptions::offer_mt_priority},
     {Extension::future_release, "FUTURERELEASE", &ServerOptions::offer_future_release},
+    {Extension::etrn, "ETRN", &ServerOptions::offer_etrn},
 });
 static_assert(extensions.size() <= 32, "ExtensionSet has a bit for each");
 

@@ -23,6 +23,7 @@ namespace postern::smtp {
 namespace {
 
 constexpr std::string_view unknown_command = "500 5.5.2 Command not recognized\r\n";
+constexpr std::string_view not_implemented = "502 5.5.1 Command not implemented\r\n";
 constexpr std::string_view no_arguments = "501 5.5.4 This command takes no argument\r\n";
 constexpr std::string_view mail_first = "503 5.5.1 MAIL first\r\n";
 constexpr std::string_view recipient_first = "503 5.5.1 RCPT first\r\n";
@@ -91,6 +92,9 @@ void ServerSession::on_command(const Command& command) {
       reply_with_hostname("221 2.0.0 ", " closing connection\r\n");
       close_with({});
       break;
+    case Verb::etrn:
+      on_wake(command.arguments);
+      break;
     case Verb::xclient:
       on_identity(IdentityCommand::xclient, command.arguments);
       break;
@@ -101,11 +105,10 @@ void ServerSession::on_command(const Command& command) {
     case Verb::starttls:
     case Verb::auth:
     case Verb::turn:
-    case Verb::etrn:
     case Verb::send:
     case Verb::soml:
     case Verb::saml:
-      reply_error("502 5.5.1 Command not implemented\r\n");
+      reply_error(not_implemented);
       break;
     case Verb::unknown:
       reply_error(unknown_command);
@@ -167,6 +170,7 @@ void ServerSession::reply_to_hello() {
     sink += "\r\n";
   }
   offer(options_->offer_mt_priority, "MT-PRIORITY");
+  offer(options_->offer_etrn, "ETRN");
   if (offers_future_release()) {
     last_line = sink.size();
     sink += "250-FUTURERELEASE ";
@@ -277,6 +281,25 @@ void ServerSession::on_recipient(std::string_view arguments) {
   notify_ = parsed.notify;
   original_recipient_ = parsed.original_recipient;
   pending_ = Wait::recipient_verdict;
+}
+
+// [RFC 1985 §5]
+void ServerSession::on_wake(std::string_view arguments) {
+  ++junk_;
+  if (!options_->offer_etrn) {
+    reply_error(not_implemented);
+  } else if (!esmtp_) {
+    reply_error("503 5.5.1 EHLO first\r\n");
+  } else if (transaction_) {
+    reply_error("503 5.5.1 A transaction is open already\r\n");
+  } else if (!is_hello_name(arguments)) {
+    reply_error("501 5.5.4 One domain, please\r\n");
+  } else if (arguments.front() == '@' || arguments.front() == '#') {
+    reply_error("459 4.7.1 Neither subdomains nor queues by name\r\n");
+  } else {
+    recipient_ = arguments;
+    pending_ = Wait::wake_verdict;
+  }
 }
 
 void ServerSession::on_identity(IdentityCommand command, std::string_view arguments) {

@@ -294,6 +294,18 @@ void ServerSession::on_connect_verdict(const Verdict& verdict, Instant now) {
   finish_command();
 }
 
+void ServerSession::on_wake_verdict(const Verdict& verdict, bool waiting, Instant now) {
+  take_verdict(Wait::wake_verdict, now);
+  if (!verdict.accepted()) {
+    reply_refusal(verdict);
+  } else if (waiting) {
+    reply("250 2.0.0 Ok, what waits for that node is tried now\r\n");
+  } else {
+    reply("251 2.0.0 Ok, nothing waits for that node\r\n");
+  }
+  finish_command();
+}
+
 void ServerSession::on_identity_verdict(const Verdict& verdict, Instant now) {
   take_verdict(Wait::identity_verdict, now);
   if (verdict.accepted()) {

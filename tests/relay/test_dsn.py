@@ -6,6 +6,7 @@ import time
 
 from harness import Client, RelayTest, wait_until
 from sink import Sink
+from test_load import PostfixInstance
 
 OFFERS = ("PIPELINING", "8BITMIME", "ENHANCEDSTATUSCODES", "SIZE 104857600")
 
@@ -210,3 +211,33 @@ class Off(DsnTest):
             self.assertEqual(client.ask("MAIL FROM:<a@b.test> SIZE=1")[0], 555)
             self.assertEqual(client.ask("MAIL FROM:<a@b.test>")[0], 250)
             self.assertEqual(client.ask("RCPT TO:<user@mailbox.test> NOTIFY=NEVER")[0], 555)
+
+
+class Postfix(DsnTest):
+    def test_postfix_tells_what_it_was_asked_through_us(self):
+        postfix = PostfixInstance()
+        self.addCleanup(postfix.stop)
+
+        def greets():
+            try:
+                with Client(postfix.port, timeout=2) as client:
+                    return client.greeting[0] == 220
+            except OSError:
+                return False
+        wait_until("Postfix greets", greets)
+        relay = self.postern(routes=[("*", f"smtp:[127.0.0.1]:{postfix.port}")]).start()
+        with Client(relay.port) as client:
+            client.hello()
+            client.ask("MAIL FROM:<me@example.test> RET=HDRS ENVID=QQ+2B1")
+            client.ask("RCPT TO:<user@example.test> NOTIFY=SUCCESS ORCPT=rfc822;list+2B1@client.test")
+            self.assertEqual(client.data()[0], 250)
+        # One Maildir has the mail and what Postfix says of it.
+        mails = wait_until("mail and report", lambda: (
+            lambda found: found if len(found) >= 2 else None)(postfix.mails()), 60)
+        reports = [mail for mail in mails if b"multipart/report" in mail]
+        _, head, recipients, original = parts(reports[0])
+        self.assertEqual(head["Original-Envelope-Id"], "QQ+1")
+        self.assertEqual(recipients[0]["Action"], "delivered")
+        self.assertEqual(recipients[0]["Original-Recipient"].replace(" ", ""), "rfc822;list+1@client.test")
+        self.assertEqual(original.get_content_type(), "text/rfc822-headers")
+        self.assertEqual(relay.metrics()["postern_dsns_total"], 0)

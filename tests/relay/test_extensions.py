@@ -2,9 +2,11 @@
 import datetime
 import socket
 import struct
+import subprocess
 import time
 
-from harness import SLOWNESS, Client, RelayTest, original_of_maildir, original_of_wire, split_added, wait_until
+from harness import (SLOWNESS, Client, RelayTest, original_of_maildir, original_of_wire, program, split_added,
+                     wait_until)
 from sink import Delay, Sink
 
 OFFERS = ("PIPELINING", "8BITMIME", "ENHANCEDSTATUSCODES", "SIZE 104857600")
@@ -147,7 +149,7 @@ class FutureRelease(RelayTest):
             client.envelope(recipients=["now@example.test"])
             self.assertEqual(client.data()[0], 250)
         relay.wait_for_mails(1, "now")
-        self.assertEqual(relay.queued(), 2)
+        wait_until("two are held", lambda: relay.queued() == 2)
         relay.kill()
         relay.start()
         self.assertEqual(relay.mails("for"), {})
@@ -233,6 +235,7 @@ class Proxy(RelayTest):
             self.assertFalse(client.at_end())  # it waits for the header
             self.assertEqual(client.buffer, b"")
         wait_until("no connections are left", lambda: relay.metrics()['postern_connections{direction="in"}'] == 0)
+        wait_until("the operator can see it", lambda: len(relay.events("rejected")) == 4)
 
     def test_from_others_it_is_no_header(self):
         relay = self.into_maildir(listener={"proxy_protocol_from": ["203.0.113.0/24"]})
@@ -308,3 +311,71 @@ class Xclient(RelayTest):
         wait_until("both events", lambda: len(relay.events("received")) == 2)
         peers = [event["peer"].rpartition(":")[0] for event in relay.events("received")]
         self.assertEqual(peers, ["192.0.2.7", "127.0.0.1"])  # for one mail, not the next
+
+
+class Etrn(RelayTest):
+    def test_waiting_mail_is_tried_at_once_and_held_mail_is_not(self):
+        refusing = [True]
+
+        def script(step, _session, _argument):
+            return "451 4.3.0 later" if step == "RCPT" and refusing else None
+        with Sink(script) as sink:
+            relay = self.to_sink(sink, accept=("late.test",), retry={"schedule": ["1h"]})
+            with Client(relay.port) as client:
+                client.hello()
+                client.envelope(recipients=["user@late.test"])
+                self.assertEqual(client.data()[0], 250)
+                client.envelope(recipients=["held@late.test"], parameters=" HOLDFOR=3600")
+                self.assertEqual(client.data()[0], 250)
+                wait_until("it waits", lambda: relay.events("deferred"))
+                refusing.clear()
+                self.assertEqual(client.ask("ETRN LATE.test")[0], 250)
+                sink.wait_for(1)
+                self.assertEqual(client.ask("ETRN late.test")[0], 458)
+                self.assertEqual(client.ask("ETRN a..b")[0], 459)
+            wait_until("one is left", lambda: relay.queued() == 1)
+            self.assertEqual(sink.messages[0].recipients, ["user@late.test"])
+
+    def test_whose_mail_one_shard_does_not_have(self):
+        relay = self.into_maildir(shards=1)
+        with Client(relay.port) as client:
+            self.assertIn("ETRN", client.hello()[1].split("\n"))
+            self.assertEqual(client.ask("ETRN nobody.test")[0], 251)
+
+    def test_strangers_may_name_our_domains_alone(self):
+        relay = self.into_maildir(listener={"relay_from": []})
+        with Client(relay.port) as client:
+            client.hello()
+            self.assertEqual(client.ask("ETRN elsewhere.test")[0], 459)
+            self.assertIn(client.ask("ETRN example.test")[0], (250, 251))
+
+    def test_off(self):
+        relay = self.into_maildir(listener={"extensions_off": ["ETRN"]})
+        with Client(relay.port) as client:
+            self.assertNotIn("ETRN", client.hello()[1])
+            self.assertEqual(client.ask("ETRN example.test")[0], 502)
+
+
+class Swaks(RelayTest):
+    """What a program of others says, not what this file takes for the protocol."""
+
+    def send(self, relay, *arguments):
+        done = subprocess.run([program("swaks"), "--server", f"127.0.0.1:{relay.port}", "--from", "sender@client.test",
+                               "--to", "user@example.test", "--helo", "client.test", *arguments],
+                              capture_output=True, timeout=60, check=False)
+        self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
+
+    def test_proxy_protocol(self):
+        relay = self.into_maildir(listener={"proxy_protocol_from": ["127.0.0.1/32"]})
+        ends = ("--proxy-source", "192.0.2.7", "--proxy-source-port", "40312", "--proxy-dest", "198.51.100.1",
+                "--proxy-dest-port", "25")
+        self.send(relay, "--proxy-version", "1", "--proxy-family", "TCP4", *ends)
+        self.send(relay, "--proxy-version", "2", "--proxy-family", "AF_INET", *ends)
+        for stored in relay.wait_for_mails(2).values():
+            self.assertIn(b"Received: from client.test ([192.0.2.7])", stored)
+
+    def test_xclient(self):
+        relay = self.into_maildir(listener={"xclient_from": ["127.0.0.1/32"]})
+        self.send(relay, "--xclient-addr", "192.0.2.7", "--xclient-name", "spike.test", "--xclient-helo", "spike.test")
+        stored, = relay.wait_for_mails(1).values()
+        self.assertIn(b"Received: from spike.test ([192.0.2.7])", stored)

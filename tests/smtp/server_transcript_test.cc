@@ -135,7 +135,8 @@ void set_options(ServerOptions& options, std::istringstream& words) {
                                               {"offer_binary_mime", &options.offer_binary_mime},
                                               {"offer_limits", &options.offer_limits},
                                               {"offer_mt_priority", &options.offer_mt_priority},
-                                              {"offer_future_release", &options.offer_future_release}};
+                                              {"offer_future_release", &options.offer_future_release},
+                                              {"offer_etrn", &options.offer_etrn}};
   for (std::string word; words >> word;) {
     const std::string name = word.substr(0, word.find('='));
     const unsigned long long value = std::stoull(word.substr(name.size() + 1));
@@ -208,6 +209,7 @@ Wait wait_named(std::string_view name) {
   if (name == "hello") return Wait::hello_verdict;
   if (name == "mail") return Wait::mail_verdict;
   if (name == "recipient") return Wait::recipient_verdict;
+  if (name == "wake") return Wait::wake_verdict;
   if (name == "identity") return Wait::identity_verdict;
   EXPECT_EQ(name, "data");
   return Wait::data_verdict;

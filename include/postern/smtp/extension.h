@@ -22,6 +22,7 @@ enum class Extension : std::uint8_t {
   limits,
   mt_priority,
   future_release,
+  etrn,
 };
 
 struct ExtensionSet {

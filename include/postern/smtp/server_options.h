@@ -36,6 +36,7 @@ struct ServerOptions {
   bool offer_limits = false;          // RFC 9422: RCPTMAX
   bool offer_mt_priority = false;     // RFC 6710
   bool offer_future_release = false;  // RFC 4865, to trusted peers
+  bool offer_etrn = false;            // RFC 1985
 
   Duration hold_max = std::chrono::hours(24 * 7);  // FUTURERELEASE; below 10^9 seconds
 

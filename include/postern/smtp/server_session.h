@@ -58,6 +58,7 @@ struct ServerFacts {
 enum class Wait : std::uint8_t {
   bytes,              // on_bytes(), when the client sends more.
   connect_verdict,    // on_connect_verdict(), before the greeting. The first of all waits.
+  wake_verdict,       // on_wake_verdict(), for wake_domain() just read.
   identity_verdict,   // on_identity_verdict(), for asserted_client() just read.
   hello_verdict,      // on_hello_verdict(), for hello_name() just read.
   mail_verdict,       // on_mail_verdict(), for envelope()'s reverse_path() and head.declared_size.
@@ -136,6 +137,8 @@ class ServerSession {
   // --------------------------------------------------------------------------------- `now` starts the client's next
   // deadline; it may be left out when the verdict is given at once. Accepting allocates nothing.
   void on_connect_verdict(const Verdict& verdict, Instant now = {});
+  // ETRN: `waiting`: there is, or may be, mail for the domain, and it is tried now. A refusal is 458 or 459.
+  void on_wake_verdict(const Verdict& verdict, bool waiting, Instant now = {});
   void on_identity_verdict(const Verdict& verdict, Instant now = {});  // accepted: the session begins anew
   void on_hello_verdict(const Verdict& verdict, Instant now = {});
   void on_mail_verdict(const Verdict& verdict, Instant now = {});
@@ -145,6 +148,8 @@ class ServerSession {
   // --- what a verdict is about
   // -------------------------------------------------------------------------------------------
   [[nodiscard]] const ServerFacts& facts() const { return facts_; }
+  // Only in Wait::wake_verdict: a word of 1…255 visible ASCII characters, not known to be a domain.
+  [[nodiscard]] std::string_view wake_domain() const { return recipient_; }
   // What XCLIENT has said since the connection began, and XFORWARD since the last transaction.
   [[nodiscard]] const ClientIdentity& asserted_client() const { return asserted_; }
   [[nodiscard]] const ClientIdentity& forwarded_client() const { return forwarded_; }
@@ -225,6 +230,7 @@ class ServerSession {
   void on_mail(std::string_view arguments);
   void on_recipient(std::string_view arguments);
   void on_identity(IdentityCommand command, std::string_view arguments);
+  void on_wake(std::string_view arguments);
   void on_data(std::string_view arguments);
   void on_chunk_command(std::string_view arguments);
   void on_reset(std::string_view arguments);
@@ -295,7 +301,7 @@ class ServerSession {
 
   mail::Envelope spare_envelope_;  // the storage of the last transaction, for the next one
   std::optional<Transaction> transaction_;
-  std::string recipient_;  // of the RCPT that waits for its verdict
+  std::string recipient_;  // of the RCPT or ETRN that waits for its verdict
   std::string original_recipient_;
   mail::Notify notify_;
 
