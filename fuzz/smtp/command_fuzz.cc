@@ -9,6 +9,7 @@
 
 #include <postern/base/check.h>
 #include <postern/mail/envelope.h>
+#include <postern/mail/xtext.h>
 #include <postern/smtp/command.h>
 #include <postern/smtp/path.h>
 
@@ -54,13 +55,36 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   const Command command = parse_command(line);
   check_inside(command.arguments, line);
   for (const bool offered : {false, true}) {
-    const MailArguments mail = parse_mail_arguments(command.arguments, {offered, offered, offered});
-    if (mail.error == ArgumentError::none) check_path(mail.reverse_path, line, mail.smtp_utf8);
-    const RecipientArguments recipient = parse_recipient_arguments(command.arguments, offered);
+    const OfferedParameters all_or_none{.size = offered,
+                                        .eight_bit_mime = offered,
+                                        .binary_mime = offered,
+                                        .smtp_utf8 = offered,
+                                        .dsn = offered,
+                                        .mt_priority = offered,
+                                        .future_release = offered};
+    const MailArguments mail = parse_mail_arguments(command.arguments, all_or_none);
+    if (mail.error == ArgumentError::none) {
+      check_path(mail.reverse_path, line, mail.smtp_utf8);
+      check_inside(mail.envelope_id, line);
+      POSTERN_CHECK(mail.priority >= -9 && mail.priority <= 9, "MT-PRIORITY");
+      POSTERN_CHECK(!mail.hold_for || mail.hold_until == WallTime{}, "one hold");
+      POSTERN_CHECK(mail.envelope_id.empty() || mail::is_envelope_id(mail.envelope_id), "ENVID");
+    }
+    const RecipientArguments recipient = parse_recipient_arguments(command.arguments, all_or_none);
     if (recipient.error == ArgumentError::none) {
       POSTERN_CHECK(!recipient.forward_path.null(), "a recipient has a name");
       check_path(recipient.forward_path, line, offered);
+      const std::string_view original = recipient.original_recipient;
+      check_inside(original, line);
+      POSTERN_CHECK(original.empty() || mail::is_original_recipient(original, offered), "ORCPT");
+      const std::uint8_t notify = recipient.notify.bits;
+      POSTERN_CHECK((notify & mail::Notify::never) == 0 || notify == mail::Notify::never, "NEVER stands alone");
     }
+  }
+  if (const std::optional<std::string> decoded = mail::decode_xtext(command.arguments)) {
+    std::string again;
+    mail::append_xtext(again, *decoded);
+    POSTERN_CHECK(mail::decode_xtext(again) == decoded, "decode(encode(x)) = x");
   }
   if (parse_chunk_arguments(command.arguments).valid) POSTERN_CHECK(!command.arguments.empty(), "a size");
   if (const std::optional<Path> path = parse_mailbox(command.arguments)) check_path(path->mailbox, line, true);

@@ -13,6 +13,7 @@
 
 #include <postern/base/check.h>
 #include <postern/mail/content.h>
+#include <postern/smtp/extension.h>
 #include <postern/smtp/server_options.h>
 #include <postern/smtp/server_session.h>
 
@@ -25,6 +26,7 @@ constexpr char write_border = '\x01';
 
 std::shared_ptr<const ServerOptions> small_options() {
   auto options = std::make_shared<ServerOptions>();
+  set_offers(*options, {});
   options->hostname = "mx.example.test";
   options->message_bytes_max = 4096;
   options->swallow_bytes_max = 8192;

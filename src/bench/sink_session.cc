@@ -90,6 +90,8 @@ bool SinkSession::give_verdict(Instant now) {
     case smtp::Wait::content_verdict:
       stage = Stage::end;
       break;
+    case smtp::Wait::wake_verdict:  // not offered here
+    case smtp::Wait::identity_verdict:
     case smtp::Wait::bytes:
     case smtp::Wait::reply_slot:
     case smtp::Wait::output:

@@ -47,6 +47,7 @@ constexpr std::size_t listeners_max = 64;
 constexpr std::size_t routes_max = 10'000;
 constexpr std::size_t domains_max = 100'000;
 constexpr std::size_t networks_max = 1'000;
+constexpr std::size_t extensions_off_max = 32;
 constexpr std::size_t retry_steps_max = 32;
 constexpr std::uint32_t shards_max = 256;
 constexpr std::uint64_t memory_min = 32u << 20;
@@ -121,6 +122,7 @@ class Reader {
   void read_listeners(const toml::table& root);
   void read_listener_address(const Section& section, shard::ListenerOptions& listener);
   void read_socket_mode(const Section& section, shard::ListenerOptions& listener);
+  void read_extensions_off(const Section& section, smtp::ExtensionSet& off);
   void read_domains(const toml::table& root);
   void read_recipients(const toml::table& root);
   void read_limits(const toml::table& root);
@@ -583,6 +585,10 @@ void Reader::read_listeners(const toml::table& root) {
     read_socket_mode(section, listener);
     read_only_word(section, "tls", "none");
     read_networks(section, "relay_from", listener.relay_from);
+    read_networks(section, "proxy_protocol_from", listener.proxy_protocol_from);
+    read_networks(section, "xclient_from", listener.xclient_from);
+    read_networks(section, "xforward_from", listener.xforward_from);
+    read_extensions_off(section, listener.extensions_off);
     const bool fixed = listener.is_inherited() || listener.address.is_unix() ||
                        (listener.address.is_ip() && listener.address.port() != 0);
     if (const auto [first, fresh] = seen.emplace(listener.text, section.line); fixed && !fresh) {
@@ -594,6 +600,19 @@ void Reader::read_listeners(const toml::table& root) {
   }
   if (root.get("listener") == nullptr) {
     fail(1, "listener", "there is none, so no mail could come in", R"(write [[listener]] and address = "0.0.0.0:25")");
+  }
+}
+
+void Reader::read_extensions_off(const Section& section, smtp::ExtensionSet& off) {
+  const auto texts = read_texts(section, "extensions_off", extensions_off_max);
+  if (!texts) return;
+  for (const Text& text : *texts) {
+    if (const std::optional<smtp::Extension> extension = smtp::extension_named(text.text)) {
+      off.add(*extension);
+    } else {
+      fail(text.line, "listener.extensions_off", in_quotes(text.text) + " is no extension of ours",
+           "write some of " + smtp::extension_names());
+    }
   }
 }
 
@@ -643,6 +662,7 @@ void Reader::read_limits(const toml::table& root) {
   read_number<std::uint32_t>(section, "errors", 1, 10'000, limits.errors);
   read_duration(section, "idle_timeout", seconds(1), hours(1), limits.idle);
   read_duration(section, "session_timeout", seconds(1), hours(24), limits.session);
+  read_duration(section, "hold", minutes(1), hours(24 * 30), limits.hold);
   read_number<std::uint32_t>(section, "received_hops", 10, 1'000, limits.received_hops);
   if (limits.recipients < 100) {
     warn(line_of_key(section, "recipients"), "limits.recipients", "RFC 5321 §4.5.3.1.8 asks for at least 100");

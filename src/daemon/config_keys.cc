@@ -23,6 +23,10 @@ constexpr auto keys = std::to_array<KeyInfo>({
     {"listener", "mode", R"("0660")", "permissions of a unix socket: who may write to it may connect, and relay"},
     {"listener", "tls", R"("none")", "none"},
     {"listener", "relay_from", R"(["127.0.0.0/8", "::1/128"])", "peers that may relay to any domain"},
+    {"listener", "proxy_protocol_from", "[]", "peers that must send the PROXY protocol's header, versions 1 and 2"},
+    {"listener", "xclient_from", "[]", "peers that may say by XCLIENT who their client is"},
+    {"listener", "xforward_from", "[]", "peers that may say it by XFORWARD, for the event log alone"},
+    {"listener", "extensions_off", "[]", R"(extensions not offered, by their EHLO names: ["DSN", "CHUNKING"])"},
 
     {"domains", "accept", "[]", R"(recipients' domains taken from anyone; ".example.test" includes subdomains)"},
 
@@ -40,6 +44,7 @@ constexpr auto keys = std::to_array<KeyInfo>({
     {"limits", "errors", "20", "negative replies to one session before it is closed with 421"},
     {"limits", "idle_timeout", R"("5m")", "how long a session waits for the client's next bytes"},
     {"limits", "session_timeout", R"("2h")", "the whole of one session"},
+    {"limits", "hold", R"("7d")", "how long FUTURERELEASE may have mail held"},
     {"limits", "received_hops", "100", "Received fields in a message before it counts as a loop"},
 
     {"spool", "durability", R"("synced")",
@@ -78,7 +83,6 @@ constexpr auto keys = std::to_array<KeyInfo>({
 constexpr auto later = std::to_array<LaterKey>({
     {"", "tls"},
     {"tls", "certificate"},
-    {"listener", "proxy_protocol_from"},
 });
 
 // Damerau-Levenshtein without transpositions over non-adjacent letters: typing errors.

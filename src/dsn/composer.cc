@@ -8,6 +8,7 @@
 #include <postern/base/planted.h>
 #include <postern/base/text.h>
 #include <postern/dsn/composer.h>
+#include <postern/mail/xtext.h>
 
 namespace postern::dsn {
 namespace {
@@ -24,24 +25,11 @@ bool is_ascii(std::string_view text) {
   return std::all_of(text.begin(), text.end(), [](char c) { return static_cast<unsigned char>(c) < 0x80; });
 }
 
-// The decoded form of xtext [RFC 3461 §4]; nullopt when it is none, or when what it hides is not printable ASCII.
-std::optional<std::string> decode_xtext(std::string_view xtext) {
-  const auto digit = [](char c) { return c >= '0' && c <= '9' ? c - '0' : c >= 'A' && c <= 'F' ? c - 'A' + 10 : -1; };
-  std::string out;
-  for (std::size_t i = 0; i < xtext.size(); ++i) {
-    char c = xtext[i];
-    if (c == '+') {
-      if (xtext.size() - i < 3) return std::nullopt;
-      const int high = digit(xtext[i + 1]);
-      const int low = digit(xtext[i + 2]);
-      if (high < 0 || low < 0) return std::nullopt;
-      c = static_cast<char>(high * 16 + low);
-      i += 2;
-    }
-    if (c < 0x20 || c > 0x7E) return std::nullopt;
-    out.push_back(c);
-  }
-  return out;
+// What xtext stands for; nullopt when it is none, or when what it hides is not printable ASCII.
+std::optional<std::string> decode_printable(std::string_view xtext) {
+  std::optional<std::string> text = mail::decode_xtext(xtext);
+  if (text && !std::ranges::all_of(*text, [](char c) { return c >= 0x20 && c < 0x7F; })) text.reset();
+  return text;
 }
 
 // utf-8-addr-xtext [RFC 6533 §3]: all that is not a QCHAR as \x{HEX} of its code point.
@@ -73,52 +61,75 @@ std::string typed_address(std::string_view address) {
                            : "utf-8; " + utf8_address_xtext(address);
 }
 
-// Status of a failed recipient: 5.x.x, or 4.4.7 of one whose time ran out [RFC 3463 §3.5].
-mail::EnhancedStatus status_of(const FailedRecipient& failed) {
-  if (failed.expired) return {4, 4, 7};
-  if (failed.reply.status.class_digit == 5) return failed.reply.status;
-  return {5, 0, 0};
+// Status of a failed recipient: 5.x.x, or 4.4.7 of one whose time ran out [RFC 3463 §3.5]; 2.x.x of the others.
+mail::EnhancedStatus status_of(const ReportedRecipient& reported) {
+  if (reported.expired) return {4, 4, 7};
+  const std::uint8_t class_digit = reported.action == Action::failed ? 5 : 2;
+  if (reported.reply.status.class_digit == class_digit) return reported.reply.status;
+  return {class_digit, 0, 0};
+}
+
+std::string_view to_text(Action action) {
+  switch (action) {
+    case Action::failed:
+      return "failed";
+    case Action::delivered:
+      return "delivered";
+    case Action::relayed:
+      return "relayed";
+  }
+  return "failed";
 }
 
 std::string shown_reply(const mail::Reply& reply) {
   return reply.to_log_text(reply_bytes_max);
 }
 
-void append_recipient_text(std::string& out, std::string_view address, const FailedRecipient& failed) {
+void append_recipient_text(std::string& out, std::string_view address, const ReportedRecipient& reported) {
   out += fmt::format("<{}>\r\n", log_escaped(address, address_bytes_max));
-  if (failed.expired) out += "    The time allowed for delivery ran out.\r\n";
-  const std::string reply = shown_reply(failed.reply);
+  if (reported.action != Action::failed) {
+    out += reported.action == Action::delivered
+               ? "    It was delivered.\r\n"
+               : fmt::format("    It was passed on to {}, which sends no such notifications.\r\n",
+                             reported.remote_mta.empty() ? "the next system"
+                                                         : log_escaped(reported.remote_mta, host_bytes_max));
+    out += "\r\n";
+    return;
+  }
+  if (reported.expired) out += "    The time allowed for delivery ran out.\r\n";
+  const std::string reply = shown_reply(reported.reply);
   if (reply.empty()) {
-    if (!failed.expired) out += "    It cannot be delivered.\r\n";
-  } else if (failed.reply.code == 0) {
+    if (!reported.expired) out += "    It cannot be delivered.\r\n";
+  } else if (reported.reply.code == 0) {
     out += fmt::format("    {}\r\n", reply);
-  } else if (failed.remote_mta.empty()) {
+  } else if (reported.remote_mta.empty()) {
     out += fmt::format("    The answer was: {}\r\n", reply);
   } else {
-    out += fmt::format("    The next hop {} said: {}\r\n", log_escaped(failed.remote_mta, host_bytes_max), reply);
+    out += fmt::format("    The next hop {} said: {}\r\n", log_escaped(reported.remote_mta, host_bytes_max), reply);
   }
   out += "\r\n";
 }
 
-void append_recipient_fields(std::string& out, const mail::RecipientView& recipient, const FailedRecipient& failed) {
+void append_recipient_fields(std::string& out, const mail::RecipientView& recipient,
+                             const ReportedRecipient& reported) {
   out += "\r\n";
   const std::size_t semicolon = recipient.original_recipient.find(';');
   if (semicolon != std::string_view::npos) {
     const std::string_view type = recipient.original_recipient.substr(0, semicolon);
     const std::string_view xtext = recipient.original_recipient.substr(semicolon + 1);
     // utf-8 addresses stay in their own encoding [RFC 6533 §3]; what does not decode stays as it was given.
-    const auto decoded = equal_ignoring_case(type, "utf-8") ? std::nullopt : decode_xtext(xtext);
+    const auto decoded = equal_ignoring_case(type, "utf-8") ? std::nullopt : decode_printable(xtext);
     out += fmt::format("Original-Recipient: {}; {}\r\n", log_escaped(type, 64),
                        log_escaped(decoded ? *decoded : xtext, reply_bytes_max));
   }
-  out += fmt::format("Final-Recipient: {}\r\nAction: failed\r\nStatus: {}\r\n",
-                     typed_address(recipient.forward_path.text), status_of(failed).to_string());
-  if (!failed.remote_mta.empty()) {
-    out += fmt::format("Remote-MTA: dns; {}\r\n", log_escaped(failed.remote_mta, host_bytes_max));
+  out += fmt::format("Final-Recipient: {}\r\nAction: {}\r\nStatus: {}\r\n", typed_address(recipient.forward_path.text),
+                     to_text(reported.action), status_of(reported).to_string());
+  if (!reported.remote_mta.empty()) {
+    out += fmt::format("Remote-MTA: dns; {}\r\n", log_escaped(reported.remote_mta, host_bytes_max));
   }
-  if (failed.reply.code != 0) out += fmt::format("Diagnostic-Code: smtp; {}\r\n", shown_reply(failed.reply));
-  if (failed.last_attempt_at != WallTime{}) {
-    out += fmt::format("Last-Attempt-Date: {}\r\n", format_rfc5322_date(failed.last_attempt_at));
+  if (reported.reply.code != 0) out += fmt::format("Diagnostic-Code: smtp; {}\r\n", shown_reply(reported.reply));
+  if (reported.last_attempt_at != WallTime{}) {
+    out += fmt::format("Last-Attempt-Date: {}\r\n", format_rfc5322_date(reported.last_attempt_at));
   }
 }
 
@@ -182,10 +193,28 @@ mail::ContentFacts facts_of(std::string_view content) {
   return facts;
 }
 
+// The words of the first part: what failed, what did not.
+std::string told(std::string_view failed, std::string_view passed, std::size_t left_out) {
+  std::string text;
+  if (!failed.empty()) {
+    text +=
+        "Your message could not be delivered to the recipients below, and no further\r\nattempt will be made.\r\n\r\n";
+    text += failed;
+  }
+  if (!passed.empty()) {
+    text += "You asked to be told of success: your message has reached the recipients below.\r\n\r\n";
+    text += passed;
+  }
+  if (left_out > 0) text += fmt::format("and {} recipients more.\r\n\r\n", left_out);
+  return text;
+}
+
 }  // namespace
 
-bool wants_failure_report(const mail::RecipientView& recipient) {
-  return recipient.notify.bits == 0 || (recipient.notify.bits & mail::Notify::failure) != 0;
+bool wants_report(const mail::RecipientView& recipient, Action action) {
+  const std::uint8_t notify = recipient.notify.bits;
+  if (action != Action::failed) return (notify & mail::Notify::success) != 0;
+  return notify == 0 || (notify & mail::Notify::failure) != 0;
 }
 
 bool returns_content(const mail::Envelope& envelope, const mail::ContentFacts& facts, const Options& options) {
@@ -194,34 +223,39 @@ bool returns_content(const mail::Envelope& envelope, const mail::ContentFacts& f
          facts.longest_line <= line_bytes_max;
 }
 
-std::optional<Notification> compose_failure(const mail::Envelope& envelope, const Original& original,
-                                            std::span<const FailedRecipient> failed, const Options& options,
-                                            WallTime now, Random& random) {
+std::optional<Notification> compose(const mail::Envelope& envelope, const Original& original,
+                                    std::span<const ReportedRecipient> recipients, const Options& options, WallTime now,
+                                    Random& random) {
   mail::PathView sender = envelope.reverse_path();
 #ifdef POSTERN_PLANTED_BUGS
   static std::string postmaster;
-  if (POSTERN_PLANTED(dsn_for_dsn) && sender.null() && !failed.empty()) {
+  if (POSTERN_PLANTED(dsn_for_dsn) && sender.null() && !recipients.empty()) {
     postmaster = "postmaster@";
-    postmaster.append(envelope.recipient(failed.front().index).forward_path.domain());
+    postmaster.append(envelope.recipient(recipients.front().index).forward_path.domain());
     sender = {.text = postmaster, .domain_offset = 11};
   }
 #endif
   if (sender.null()) return std::nullopt;
 
-  std::string text;
+  std::string failed_text;
+  std::string passed_text;
   std::string fields;
   std::size_t reported = 0;
+  std::size_t failed = 0;  // of them
   std::size_t left_out = 0;
-  for (const FailedRecipient& one : failed) {
+  for (const ReportedRecipient& one : recipients) {
     POSTERN_CHECK(one.index < envelope.recipient_count());
     const mail::RecipientView recipient = envelope.recipient(one.index);
-    if (!wants_failure_report(recipient)) continue;
+    if (!wants_report(recipient, one.action)) continue;
+    std::string& text = one.action == Action::failed ? failed_text : passed_text;
+    failed += one.action == Action::failed ? 1 : 0;
     // Half of the room is for them, however long the next hops' words are; the first is always told of.
     const std::size_t text_before = text.size();
     const std::size_t fields_before = fields.size();
     append_recipient_text(text, recipient.forward_path.text, one);
     append_recipient_fields(fields, recipient, one);
-    const bool too_much = reported > 0 && text.size() + fields.size() > options.bytes_max / 2;
+    const bool too_much =
+        reported > 0 && failed_text.size() + passed_text.size() + fields.size() > options.bytes_max / 2;
     if (reported == options.recipients_max || too_much) {
       text.resize(text_before);
       fields.resize(fields_before);
@@ -231,12 +265,12 @@ std::optional<Notification> compose_failure(const mail::Envelope& envelope, cons
     ++reported;
   }
   if (reported == 0) return std::nullopt;
-  if (left_out > 0) text += fmt::format("and {} recipients more.\r\n\r\n", left_out);
+  const std::string text = told(failed_text, passed_text, left_out);
 
   // For the original there is what the parts before leave; folding makes a line longer by 3 bytes in 998.
   const std::size_t taken = own_bytes_max + text.size() + fields.size() + original.added_fields.size();
   const std::size_t room = options.bytes_max > taken ? (options.bytes_max - taken) / 64 * 63 : 0;
-  const bool whole = returns_content(envelope, original.facts, options) &&
+  const bool whole = failed > 0 && returns_content(envelope, original.facts, options) &&
                      original.content.size() == original.facts.size && original.content.size() <= room;
   std::string returned;
   append_lines(returned, original.added_fields, false);
@@ -249,7 +283,7 @@ std::optional<Notification> compose_failure(const mail::Envelope& envelope, cons
   const std::string queue_id = original.queue_id.to_string();
   const std::string hostname = log_escaped(options.hostname, host_bytes_max);
   std::string status = fmt::format("Reporting-MTA: dns; {}\r\n", hostname);
-  if (const auto id = decode_xtext(envelope.dsn_envelope_id()); id && !id->empty()) {
+  if (const auto id = decode_printable(envelope.dsn_envelope_id()); id && !id->empty()) {
     status += fmt::format("Original-Envelope-Id: {}\r\n", log_escaped(*id, reply_bytes_max));
   }
   status += fmt::format("X-Postern-Queue-ID: {}\r\nArrival-Date: {}\r\n", queue_id,
@@ -264,18 +298,20 @@ std::optional<Notification> compose_failure(const mail::Envelope& envelope, cons
   // and what was read from a disk is not trusted to have none.
   std::string to(sender.text.substr(0, address_bytes_max));
   std::replace_if(to.begin(), to.end(), [](char c) { return (c >= 0 && c < 0x20) || c == 0x7F; }, '?');
+  const std::string subject = failed > 0 ? fmt::format("Undelivered mail: {} of your recipients did not get it", failed)
+                                         : fmt::format("Delivered mail: {} of your recipients", reported + left_out);
   // [RFC 3834 §5]: "auto-replied", for it answers one message.
   out += fmt::format(
       "From: Mail Delivery System <MAILER-DAEMON@{0}>\r\n"
       "To: <{1}>\r\n"
-      "Subject: Undelivered mail: {2} of your recipients did not get it\r\n"
+      "Subject: {2}\r\n"
       "Date: {3}\r\n"
       "Message-ID: <{4}.{5}@{0}>\r\n"
       "Auto-Submitted: auto-replied\r\n"
       "MIME-Version: 1.0\r\n"
       "Content-Type: multipart/report; report-type=delivery-status;\r\n"
       "\tboundary=\"{6}\"\r\n",
-      hostname, to, reported + left_out, format_rfc5322_date(now), random_hex(random), queue_id, boundary);
+      hostname, to, subject, format_rfc5322_date(now), random_hex(random), queue_id, boundary);
   if (eight_bit) out += "Content-Transfer-Encoding: 8bit\r\n";
   out += fmt::format(
       "\r\n"
@@ -285,10 +321,9 @@ std::optional<Notification> compose_failure(const mail::Envelope& envelope, cons
       "\r\n"
       "This is the mail system at {1}.\r\n"
       "\r\n"
-      "Your message could not be delivered to the recipients below, and no further\r\n"
-      "attempt will be made. {2}\r\n"
-      "\r\n"
       "{3}"
+      "{2}\r\n"
+      "\r\n"
       "Our name for your message is {4}.\r\n"
       "\r\n"
       "--{0}\r\n"
@@ -303,7 +338,9 @@ std::optional<Notification> compose_failure(const mail::Envelope& envelope, cons
       "{8}"
       "\r\n",
       boundary, hostname, whole ? "The message is attached." : "Its header is attached.", text, queue_id, status,
-      whole ? "Undelivered message" : "Header of the undelivered message",
+      whole        ? "Undelivered message"
+      : failed > 0 ? "Header of the undelivered message"
+                   : "Header of the message",
       whole ? (global ? "message/global" : "message/rfc822")
             : (global ? "message/global-headers" : "text/rfc822-headers"),
       eight_bit ? "Content-Transfer-Encoding: 8bit\r\n" : "");
@@ -319,6 +356,7 @@ std::optional<Notification> compose_failure(const mail::Envelope& envelope, cons
   own.head.require_tls = envelope.head.require_tls;  // [RFC 8689 §5]
   own.head.protocol = mail::Protocol::local;
   own.head.tenant = envelope.head.tenant;
+  own.head.priority = envelope.head.priority;  // [RFC 6710 §4.4]
   own.set_reverse_path("", 0);
   own.set_client(options.hostname, "");
   own.add_recipient({.forward_path = sender, .notify = {mail::Notify::never}, .original_recipient = {}});

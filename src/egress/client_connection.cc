@@ -132,8 +132,11 @@ void ClientConnection::on_timer(Timer& /*timer*/, Instant now) {
 void ClientConnection::begin(Instant now) {
   const mail::Message& message = *delivery_->message;
   paths_.clear();
+  dsn_requests_.clear();
   for (const std::uint16_t index : delivery_->work.recipients) {
-    paths_.push_back(message.envelope.recipient(index).forward_path.text);
+    const mail::RecipientView recipient = message.envelope.recipient(index);
+    paths_.push_back(recipient.forward_path.text);
+    dsn_requests_.push_back({.notify = recipient.notify, .original_recipient = recipient.original_recipient});
   }
   begun_ = true;
   content_started_ = false;
@@ -142,7 +145,11 @@ void ClientConnection::begin(Instant now) {
                   .body = message.envelope.head.body,
                   .smtp_utf8 = message.envelope.head.smtp_utf8,
                   .content = message.facts,
-                  .added_bytes = message.added_fields.size()},
+                  .added_bytes = message.added_fields.size(),
+                  .dsn_requests = dsn_requests_,
+                  .dsn_return = message.envelope.head.dsn_return,
+                  .envelope_id = message.envelope.dsn_envelope_id(),
+                  .priority = message.envelope.head.priority},
                  now);
 }
 
@@ -267,6 +274,7 @@ void ClientConnection::take_result(Instant now) {
   const bool keep = usable && session_.transactions() < egress_.options_.messages_per_connection &&
                     egress_.options_.idle > Duration::zero() && !egress_.closing_;
   delivery_->next_hop = hop_text_;
+  delivery_->keeps_dsn = session_.extensions().dsn;
   give_back(PathState::usable);
   if (keep) {
     counted_idle_ = true;

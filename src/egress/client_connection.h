@@ -105,6 +105,7 @@ class ClientConnection final : public net::ConnectionUser,
   std::string commands_;           // in the kernel's hands
   std::vector<io::Slice> slices_;  // the same
   std::vector<std::string_view> paths_;
+  std::vector<smtp::DsnRequest> dsn_requests_;
 };
 
 }  // namespace postern::egress

@@ -35,6 +35,7 @@ struct Delivery {
   PathState path = PathState::unknown;
   mail::Reply path_reply;  // failed: why
   std::string next_hop;    // "mx.example.net[192.0.2.1]:25", "unix:/run/store/lmtp"; empty: none was reached
+  bool keeps_dsn = false;  // the next hop took NOTIFY and its kin: what success there is to report is its to report
 
   // Ready for another attempt; keeps capacity.
   void clear() {
@@ -47,6 +48,7 @@ struct Delivery {
     path = PathState::unknown;
     path_reply = {};
     next_hop.clear();
+    keeps_dsn = false;
   }
 };
 

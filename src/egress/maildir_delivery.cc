@@ -3,6 +3,7 @@
 #include <cerrno>
 #include <cstring>
 #include <fcntl.h>
+#include <optional>
 #include <string>
 #include <utility>
 
@@ -163,12 +164,15 @@ void MaildirDelivery::on_completion(const io::Completion& completion) {
       file_ = result;
       offset_ = 0;
       written_all_ = false;
-      const mail::ContentForm form = delivery_->message->facts.form;
+      const mail::ContentFacts& facts = delivery_->message->facts;
+      // In binary content CR LF may be data: such a file has it throughout, which readers of Maildirs know.
+      const bool binary = facts.form == mail::ContentForm::binary && mail::needs_binary_mime(facts);
       using Kind = smtp::ContentConverter::Kind;
-      reader_.start(*delivery_, form == mail::ContentForm::dot_stuffed ? Kind::stuffed_to_lf : Kind::plain_to_lf, true);
+      const Kind kind = facts.form == mail::ContentForm::dot_stuffed ? Kind::stuffed_to_lf : Kind::plain_to_lf;
+      reader_.start(*delivery_, binary ? std::nullopt : std::optional(kind), !binary);
       buffer_ = "Return-Path: <";
       buffer_ += delivery_->message->envelope.reverse_path().text;
-      buffer_ += ">\n";
+      buffer_ += binary ? ">\r\n" : ">\n";
       return write_more();
     }
     case Step::make_directory:

@@ -5,6 +5,8 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <string>
+#include <string_view>
 
 #include <postern/base/bytes.h>
 #include <postern/base/status.h>
@@ -21,6 +23,7 @@ struct Submission {
   std::uint32_t connection_slot = 0;
   std::uint32_t connection_generation = 0;
   smtp::ReplySlot reply_slot;
+  std::string forwarded_client;  // as XFORWARD named it, for the event log; empty: it did not
 };
 
 class Door {
@@ -30,6 +33,15 @@ class Door {
   [[nodiscard]] virtual const mail::Reply* refuse_mail(const mail::Envelope& envelope) = 0;
   // Whether a route takes this recipient: null, or what RCPT answers (a reject route, a Maildir name that cannot be).
   [[nodiscard]] virtual const mail::Reply* refuse_recipient(const mail::PathView& forward_path) = 0;
+
+  // ETRN: what waits for `domain`, whoever took it, is tried now. The wish may be denied for a while.
+  enum class Woken : std::uint8_t {
+    waiting,   // there is some, or there may be
+    nothing,   // there is none
+    too_soon,  // it was asked for a moment ago
+    no_domain,
+  };
+  [[nodiscard]] virtual Woken wake(std::string_view domain) = 0;
 
   // --- a message being received
   // Recycled objects. take_memory() accounts for `bytes` more of it; false: not now, and on_memory_free() follows.

@@ -84,10 +84,14 @@ void Ingress::on_connection(net::Listener& listener, io::Descriptor descriptor, 
     if (&candidate->listener == &listener) listening = candidate.get();
   }
   POSTERN_CHECK(listening != nullptr);
+  // A balancer stands for many clients: they are counted when it has named them.
+  const ListenerContext& context = *listening->context;
+  const bool proxied = peer.is_ip() && context.proxy_protocol_from.contains(peer.ip());
+  const bool counted = peer.is_ip() && !proxied;
   std::optional<smtp::Farewell> refusal;
   if (stopping_ || clients_.full() || !connection_count_.try_acquire()) {
     refusal = stopping_ ? smtp::Farewell::shutting_down : smtp::Farewell::connections_exhausted;
-  } else if (peer.is_ip() && !peer_counts_.try_acquire(peer.ip())) {
+  } else if (counted && !peer_counts_.try_acquire(peer.ip())) {
     connection_count_.release();
     refusal = smtp::Farewell::too_many_from_peer;
   }
@@ -95,14 +99,15 @@ void Ingress::on_connection(net::Listener& listener, io::Descriptor descriptor, 
   if (refusal) return refuse(descriptor, peer, smtp::farewell_line(session, *refusal));
 
   ServerConnection* const client = clients_.emplace(*this, listening->context, peer, loop_.now());
+  if (counted) client->set_counted(peer.ip());
   net::Connection* const connection = connections_.adopt(descriptor, *client);
   if (connection == nullptr) {
     clients_.erase(clients_.id_of(*client));
-    give_back_counts(peer);
+    connection_count_.release();
+    if (counted) peer_counts_.release(peer.ip());
     return refuse(descriptor, peer, smtp::farewell_line(session, smtp::Farewell::connections_exhausted));
   }
-  observer_.on_connected(peer);
-  client->start(*connection, loop_.now());
+  client->start(*connection, proxied, loop_.now());
 }
 
 void Ingress::refuse(io::Descriptor descriptor, const io::Address& peer, const std::string& line) {
@@ -116,14 +121,10 @@ void Ingress::refuse(io::Descriptor descriptor, const io::Address& peer, const s
   connections_.descriptor_waiters().on_closed();
 }
 
-void Ingress::give_back_counts(const io::Address& peer) {
-  connection_count_.release();
-  if (peer.is_ip()) peer_counts_.release(peer.ip());
-}
-
 void Ingress::remove(ServerConnection& client) {
-  observer_.on_disconnected(client.peer(), client.messages());
-  give_back_counts(client.peer());
+  if (client.announced()) observer_.on_disconnected(client.peer(), client.messages());
+  connection_count_.release();
+  if (const std::optional<IpAddress>& counted = client.counted()) peer_counts_.release(*counted);
   clients_.erase(clients_.id_of(client));
 }
 

@@ -27,6 +27,9 @@ namespace postern::ingress {
 struct ListenerContext {
   std::shared_ptr<const smtp::ServerOptions> session;
   policy::NetworkSet relay_from;
+  policy::NetworkSet proxy_protocol_from{};  // peers that must send the PROXY protocol's header first
+  policy::NetworkSet xclient_from{};         // peers that may say XCLIENT
+  policy::NetworkSet xforward_from{};        // peers that may say XFORWARD
 };
 
 // How many connections there are, over all shards.
@@ -65,6 +68,7 @@ struct IngressOptions {
   std::uint64_t inline_content_max = 256u << 10;          // larger content is streamed into the spool while it arrives
   std::size_t chunk_bytes = 64u << 10;                    // of a streamed piece
   Duration resource_patience = std::chrono::seconds(60);  // waiting for memory or the spool, then 452 4.3.1
+  Duration proxy_header_max = std::chrono::seconds(10);   // for all of a PROXY header, then the end without a word
   Duration linger = std::chrono::seconds(2);              // for the client's FIN behind our last reply
 };
 
@@ -125,7 +129,6 @@ class Ingress final : private net::ListenerUser {
 
   void on_connection(net::Listener& listener, io::Descriptor descriptor, const io::Address& peer) override;
   void refuse(io::Descriptor descriptor, const io::Address& peer, const std::string& line);
-  void give_back_counts(const io::Address& peer);
   void remove(ServerConnection& client);
 
   net::ConnectionTable& connections_;

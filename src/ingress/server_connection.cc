@@ -7,14 +7,22 @@
 #include <vector>
 
 #include <postern/base/check.h>
+#include <postern/smtp/proxy_header.h>
 
 #include "ingress/ingress.h"
 
 namespace postern::ingress {
 namespace {
 
-smtp::ServerFacts facts_of(const io::Address& peer) {
-  return {.peer_address = peer.is_ip() ? peer.ip().to_string() : "unix"};
+// Peers of a unix socket are this machine's, whose rights the socket's mode has judged.
+bool is_in(const policy::NetworkSet& networks, const io::Address& peer) {
+  return peer.is_ip() && networks.contains(peer.ip());
+}
+
+smtp::ServerFacts facts_of(const ListenerContext& listener, const io::Address& peer) {
+  return {.peer_address = peer.is_ip() ? peer.ip().to_string() : "unix",
+          .may_xclient = is_in(listener.xclient_from, peer),
+          .may_xforward = is_in(listener.xforward_from, peer)};
 }
 
 // The bookkeeping of a message beside its content: object, envelope, queue entry.
@@ -30,28 +38,134 @@ ServerConnection::ServerConnection(Ingress& ingress, std::shared_ptr<const Liste
       listener_(std::move(listener)),
       peer_(peer),
       peer_text_(peer.to_string()),
-      session_(listener_->session, facts_of(peer), now),
+      session_(listener_->session, facts_of(*listener_, peer), now),
       timer_(*this),
-      may_relay_(!peer.is_ip() || listener_->relay_from.contains(peer.ip())) {}
+      may_relay_(!peer.is_ip() || listener_->relay_from.contains(peer.ip())) {
+  session_.set_clocks(ingress_.loop_.clocks());
+  session_.set_trusted(may_relay_);
+}
 
 ServerConnection::~ServerConnection() {
   drop_content();
 }
 
-void ServerConnection::start(net::Connection& connection, Instant now) {
+void ServerConnection::start(net::Connection& connection, bool proxied, Instant now) {
   connection_ = &connection;
-  if (!ingress_.loop_.input_waiting(connection.descriptor())) {
-    session_.on_connect_verdict(smtp::Verdict::accept(), now);
+  if (proxied) {
+    awaits_proxy_header_ = true;
+    ingress_.timers_.arm(timer_, now + ingress_.options_.proxy_header_max);
+    return;
   }
+  begin_session(false, now);
   after_progress();
 }
 
+// `input_waits`: some is here already.
+void ServerConnection::begin_session(bool input_waits, Instant now) {
+  ingress_.observer_.on_connected(peer_);
+  announced_ = true;
+  if (!input_waits && !ingress_.loop_.input_waiting(connection_->descriptor())) {
+    session_.on_connect_verdict(smtp::Verdict::accept(), now);
+  }
+}
+
 std::size_t ServerConnection::on_received(MutableBytes bytes) {
-  feeding_ = true;
-  const std::size_t used = feed(bytes);
-  feeding_ = false;
+  std::size_t used = 0;
+  if (awaits_proxy_header_) {
+    used = take_proxy_header(bytes, ingress_.loop_.now());
+    if (awaits_proxy_header_ || closing_) return bytes.size();
+  }
+  if (used < bytes.size()) {
+    feeding_ = true;
+    used += feed(Bytes(bytes).subspan(used));
+    feeding_ = false;
+  }
   after_progress();
   return used;
+}
+
+std::size_t ServerConnection::take_proxy_header(Bytes bytes, Instant now) {
+  const std::size_t before = proxy_header_.size();
+  proxy_header_ += as_text(bytes.first(std::min(bytes.size(), smtp::proxy_header_bytes_max - before)));
+  const smtp::ProxyProgress progress = smtp::parse_proxy_header(as_bytes(proxy_header_));
+  switch (progress.state) {
+    case smtp::ProxyProgress::State::incomplete:
+      return bytes.size();
+    case smtp::ProxyProgress::State::malformed:
+      ingress_.observer_.on_turned_away(peer_, "its connection does not begin with a PROXY header");
+      drop_silently();
+      return bytes.size();
+    case smtp::ProxyProgress::State::complete:
+      break;
+  }
+  const std::size_t used = progress.consumed - before;
+  awaits_proxy_header_ = false;
+  proxy_header_ = {};
+  timer_.cancel();
+  if (progress.header.local) {
+    // A health check, or a client that the balancer cannot name: neither relays.
+    may_relay_ = false;
+    session_.set_trusted(false);
+    session_.set_facts({.peer_address = session_.facts().peer_address});
+  } else {
+    set_peer(io::Address::ip(progress.header.source, progress.header.source_port), false);
+    session_.set_facts(facts_of(*listener_, peer_));
+    if (ingress_.peer_counts_.try_acquire(peer_.ip())) {
+      counted_ = peer_.ip();
+    } else {
+      begin_session(true, now);
+      session_.on_connect_verdict(
+          smtp::Verdict::refuse({421, {4, 7, 0}, "Too many connections from your address"}, true), now);
+      return used;
+    }
+  }
+  begin_session(used < bytes.size(), now);
+  return used;
+}
+
+// Whoever does not speak the protocol learns nothing of what is here.
+void ServerConnection::drop_silently() {
+  closing_ = true;
+  timer_.cancel();
+  connection_->abort();
+}
+
+void ServerConnection::set_peer(const io::Address& peer, bool authenticated) {
+  peer_ = peer;
+  peer_text_ = peer.empty() ? "unknown" : peer.to_string();
+  may_relay_ = authenticated || is_in(listener_->relay_from, peer_);
+  session_.set_trusted(may_relay_);
+}
+
+// ETRN, from whoever may have mail queued for that domain.
+void ServerConnection::wake(Instant now) {
+  using smtp::Verdict;
+  const std::string_view domain = session_.wake_domain();
+  if (!may_relay_ && !ingress_.relay_policy_->accepts_domain(domain)) {
+    const mail::Reply reply{459, {4, 7, 1}, "Not permitted for that node"};
+    ingress_.observer_.on_rejected(peer_, nullptr, domain, reply);
+    return session_.on_wake_verdict(Verdict::refuse(reply), false, now);
+  }
+  switch (ingress_.door_.wake(domain)) {
+    case Door::Woken::waiting:
+      return session_.on_wake_verdict(Verdict::accept(), true, now);
+    case Door::Woken::nothing:
+      return session_.on_wake_verdict(Verdict::accept(), false, now);
+    case Door::Woken::too_soon:
+      return session_.on_wake_verdict(Verdict::refuse({458, {4, 7, 0}, "Asked for a moment ago, wait"}), false, now);
+    case Door::Woken::no_domain:
+      return session_.on_wake_verdict(Verdict::refuse({459, {4, 1, 2}, "That is no domain"}), false, now);
+  }
+}
+
+// XCLIENT: the client is who the listed peer says it is, for all that follows.
+void ServerConnection::on_identity_asserted(Instant now) {
+  const smtp::ClientIdentity& identity = session_.asserted_client();
+  io::Address peer = peer_;
+  if (identity.address_given && !identity.address) peer = {};
+  if (identity.address) peer = io::Address::ip(*identity.address, identity.port.value_or(0));
+  set_peer(peer, !identity.login.value_or("").empty());
+  session_.on_identity_verdict(smtp::Verdict::accept(), now);
 }
 
 std::size_t ServerConnection::feed(Bytes bytes) {
@@ -83,10 +197,18 @@ std::size_t ServerConnection::feed(Bytes bytes) {
 bool ServerConnection::give_verdict(Instant now) {
   using smtp::Verdict;
   switch (session_.wait()) {
+    case smtp::Wait::wake_verdict:
+      wake(now);
+      return true;
+    case smtp::Wait::identity_verdict:
+      on_identity_asserted(now);
+      return true;
     case smtp::Wait::hello_verdict:
+      session_.set_clocks(ingress_.loop_.clocks());
       session_.on_hello_verdict(Verdict::accept(), now);
       return true;
     case smtp::Wait::mail_verdict:
+      session_.set_clocks(ingress_.loop_.clocks());
       if (const mail::Reply* refusal = ingress_.door_.refuse_mail(*session_.envelope())) {
         ingress_.observer_.on_rejected(peer_, session_.envelope(), {}, *refusal);
         session_.on_mail_verdict(Verdict::refuse(*refusal), now);
@@ -241,14 +363,23 @@ void ServerConnection::finish_transaction(Instant now) {
     session_.on_content_failed(memory_reply, now);
     return;
   }
+  std::string forwarded;
+  if (const smtp::ClientIdentity& client = session_.forwarded_client(); client.address) {
+    forwarded = io::Address::ip(*client.address, client.port.value_or(0)).to_string();
+  }
   const smtp::FinishedTransaction finished = session_.take_transaction(message_->envelope);
   message_->facts = finished.facts;
-  message_->envelope.set_client(session_.hello_name(), peer_text_);
+  const smtp::ClientIdentity& asserted = session_.asserted_client();
+  if (!asserted.login.value_or("").empty()) message_->envelope.head.protocol = mail::Protocol::esmtpa;
+  if (asserted.esmtp == false) message_->envelope.head.protocol = mail::Protocol::smtp;
+  message_->envelope.set_client(asserted.hello_name ? *asserted.hello_name : session_.hello_name(), peer_text_);
   ++messages_;
   const SlotId self = ingress_.clients_.id_of(*this);
-  ingress_.door_.submit(
-      std::move(message_), std::exchange(streamed_, {}),
-      {.connection_slot = self.slot, .connection_generation = self.generation, .reply_slot = finished.slot});
+  ingress_.door_.submit(std::move(message_), std::exchange(streamed_, {}),
+                        {.connection_slot = self.slot,
+                         .connection_generation = self.generation,
+                         .reply_slot = finished.slot,
+                         .forwarded_client = std::move(forwarded)});
 }
 
 void ServerConnection::on_accepted(smtp::ReplySlot slot, mail::QueueId id, Instant now) {
@@ -274,6 +405,7 @@ void ServerConnection::on_stalled_too_long(Instant now) {
 }
 
 void ServerConnection::on_shutdown() {
+  if (awaits_proxy_header_) return drop_silently();
   session_.on_shutdown();
   after_progress();
 }
@@ -285,7 +417,7 @@ void ServerConnection::abort() {
 
 // Whatever happened: replies go out, reading goes on or stops, the timer stands right.
 void ServerConnection::after_progress() {
-  if (feeding_ || closing_) return;
+  if (feeding_ || closing_ || awaits_proxy_header_) return;
   send_output();
   if (closing_) return;
   if (session_.wait() == smtp::Wait::bytes && !stalled_ && !half_closed_) connection_->resume();
@@ -319,6 +451,7 @@ void ServerConnection::on_sent() {
 void ServerConnection::on_end_of_stream() {
   // The client has said all it will. What is accepted stays accepted; what was under way is gone with the connection.
   // Replies that are still due are sent before the connection is closed.
+  if (awaits_proxy_header_) return drop_silently();
   drop_content();
   half_closed_ = true;
   after_progress();
@@ -334,6 +467,10 @@ void ServerConnection::on_closed() {
 }
 
 void ServerConnection::on_timer(Timer& /*timer*/, Instant now) {
+  if (awaits_proxy_header_) {
+    ingress_.observer_.on_turned_away(peer_, "its PROXY header did not come in time");
+    return drop_silently();
+  }
   session_.on_deadline(now);
   if (session_.take_content_dropped()) drop_content();
   after_progress();

@@ -7,6 +7,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 
 #include <postern/base/intrusive_list.h>
@@ -33,7 +34,8 @@ class ServerConnection final : public net::ConnectionUser, private TimerHandler,
 
   // Once, behind the constructor: the greeting, unless input has come before it: that is waited for and gets its answer
   // [on_received()]. The connection tells this object from now on.
-  void start(net::Connection& connection, Instant now);
+  // `proxied`: a PROXY header comes first, and names the client.
+  void start(net::Connection& connection, bool proxied, Instant now);
 
   // --- from the door -----------------------------------------------------------------------------------------------
   void on_accepted(smtp::ReplySlot slot, mail::QueueId id, Instant now);
@@ -48,7 +50,13 @@ class ServerConnection final : public net::ConnectionUser, private TimerHandler,
   // The grace is over: 421 and an end whatever is under way.
   void abort();
 
+  // The client, as far as it is known: behind a balancer, the one that the balancer or XCLIENT named.
   [[nodiscard]] const io::Address& peer() const { return peer_; }
+  // Whose connections this one counts among.
+  void set_counted(const IpAddress& counted) { counted_ = counted; }
+  [[nodiscard]] const std::optional<IpAddress>& counted() const { return counted_; }
+  // The observer was told of it.
+  [[nodiscard]] bool announced() const { return announced_; }
   [[nodiscard]] std::uint32_t messages() const { return messages_; }  // taken so far
   // A message was begun and not yet answered: what an orderly stop waits for.
   [[nodiscard]] bool busy() const { return message_ != nullptr || session_.open_slots() > 0; }
@@ -62,6 +70,14 @@ class ServerConnection final : public net::ConnectionUser, private TimerHandler,
 
  private:
   void on_timer(Timer& timer, Instant now) override;
+
+  // The PROXY header's bytes; returns how many were the header's.
+  [[nodiscard]] std::size_t take_proxy_header(Bytes bytes, Instant now);
+  void begin_session(bool input_waits, Instant now);
+  void drop_silently();
+  void set_peer(const io::Address& peer, bool authenticated);
+  void on_identity_asserted(Instant now);
+  void wake(Instant now);
 
   // Feeds the session; returns what it consumed. Stops where the session or a resource says so.
   std::size_t feed(Bytes bytes);
@@ -92,6 +108,10 @@ class ServerConnection final : public net::ConnectionUser, private TimerHandler,
   bool half_closed_ = false;  // the client has sent its FIN
   bool stalled_ = false;      // for memory or room in the spool; in Ingress's list of the waiting
   bool feeding_ = false;
+  bool announced_ = false;
+  bool awaits_proxy_header_ = false;
+  std::string proxy_header_;  // as far as it has come; at most proxy_header_bytes_max
+  std::optional<IpAddress> counted_;
   Instant stalled_since_ = never;  // `never`: what came last was kept
   std::uint32_t messages_ = 0;
 

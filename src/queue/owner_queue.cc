@@ -97,7 +97,8 @@ void OwnerQueue::add(const MessageHead& head, std::span<const NewRecipient> reci
                         .outstanding = static_cast<std::uint16_t>(recipients.size()),
                         .priority = head.priority,
                         .null_sender = head.null_sender,
-                        .many = recipients.size() > 1};
+                        .many = recipients.size() > 1,
+                        .held = head.hold_until > now.wall};
   const bool is_new = index_.insert(message).second;
   POSTERN_CHECK(is_new, "a queue id is in the queue already");
 
@@ -234,6 +235,7 @@ void OwnerQueue::schedule(std::uint32_t index, std::int64_t due) {
 
 void OwnerQueue::become_due(std::uint32_t index, ClockPair now) {
   Entry& entry = entries_[index];
+  messages_[entry.message].held = false;
   const std::int64_t give_up_at = messages_[entry.message].give_up_at;
   if (give_up_at <= ns_of(now.monotonic)) {
     expire(index);
@@ -596,6 +598,7 @@ void OwnerQueue::run_batch_on(const Batch& batch, std::uint32_t index, ClockPair
       settle(index, SettledAs::failed, batch.reply);
       break;
     case BatchKind::flush: {
+      if (message.held) return schedule(index, entry.timer_at);
       Random random(batch.seed ^ message.queue_id.value);
       const std::int64_t due = ns_of(now.monotonic + random_below(batch.spread, random));
       schedule(index, std::min(due, entry.timer_at));

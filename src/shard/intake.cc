@@ -7,6 +7,7 @@
 #include <absl/container/inlined_vector.h>
 
 #include <postern/base/check.h>
+#include <postern/route/domain.h>
 #include <postern/route/maildir.h>
 #include <postern/smtp/received_field.h>
 
@@ -79,6 +80,18 @@ const mail::Reply* Intake::refuse_recipient(const mail::PathView& forward_path) 
     return &reply_;
   }
   return nullptr;
+}
+
+Intake::Woken Intake::wake(std::string_view domain) {
+  const StatusOr<std::string> name = route::normalise_domain(domain);
+  if (!name.ok()) return Woken::no_domain;
+  const Instant now = loop_.now();
+  if (woken_.size() >= woken_max) absl::erase_if(woken_, [now](const auto& entry) { return entry.second <= now; });
+  const auto known = woken_.find(*name);
+  if (known != woken_.end() ? known->second > now : woken_.size() >= woken_max) return Woken::too_soon;
+  if (!user_.on_wake(*name)) return Woken::nothing;
+  woken_[*name] = now + wake_interval;
+  return Woken::waiting;
 }
 
 std::unique_ptr<mail::Message> Intake::new_message() {
@@ -205,7 +218,8 @@ void Intake::on_durable(spool::Ticket ticket) {
          .id = message->id,
          .from = envelope.reverse_path().text,
          .to = envelope.recipient_count() == 1 ? envelope.recipient(0).forward_path.text : std::string_view{},
-         .peer = envelope.client_address(),
+         .peer = submission->forwarded_client.empty() ? envelope.client_address()
+                                                      : std::string_view(submission->forwarded_client),
          .protocol = smtp::protocol_keyword(envelope.head.protocol, envelope.head.smtp_utf8),
          .bytes = message->facts.size,
          .count = envelope.recipient_count()});

@@ -9,6 +9,8 @@
 #include <optional>
 #include <string>
 
+#include <absl/container/flat_hash_map.h>
+
 #include <postern/base/slot_map.h>
 #include <postern/mail/message.h>
 #include <postern/spool/types.h>
@@ -27,6 +29,8 @@ namespace postern::shard {
 // Who takes durable mail over (shard/owner.h), and who tells the clients (ingress).
 class IntakeUser {
  public:
+  // Mail for `domain` is to be tried now, whichever shard has it. False: there is none.
+  [[nodiscard]] virtual bool on_wake(const std::string& domain) = 0;
   virtual void on_message_durable(std::unique_ptr<mail::Message> message) = 0;
   virtual void on_submission_accepted(const ingress::Submission& submission, mail::QueueId id) = 0;
   virtual void on_submission_refused(const ingress::Submission& submission, const mail::Reply& reply) = 0;
@@ -59,6 +63,7 @@ class Intake final : public ingress::Door {
   // --- ingress::Door
   [[nodiscard]] const mail::Reply* refuse_mail(const mail::Envelope& envelope) override;
   [[nodiscard]] const mail::Reply* refuse_recipient(const mail::PathView& forward_path) override;
+  [[nodiscard]] Woken wake(std::string_view domain) override;
   [[nodiscard]] std::unique_ptr<mail::Message> new_message() override;
   [[nodiscard]] bool take_memory(mail::Message& message, std::uint64_t bytes) override;
   void give_memory(mail::Message& message, std::uint64_t bytes) override;
@@ -94,6 +99,10 @@ class Intake final : public ingress::Door {
     ingress::Submission submission;
     Instant submitted_at{};
   };
+  // A domain is woken once in so long a time by each shard, and so many domains are in it: more wait.
+  static constexpr Duration wake_interval = std::chrono::seconds(30);
+  static constexpr std::size_t woken_max = 1024;
+
   // False: no room now, and `waiting` is as it was.
   [[nodiscard]] bool try_submit(Waiting& waiting);
   void refuse(Waiting& waiting, const mail::Reply& reply);
@@ -111,6 +120,7 @@ class Intake final : public ingress::Door {
   std::deque<Waiting> waiting_;  // bounded by reply slots × connections
   std::string envelope_bytes_;
   mail::Reply reply_;
+  absl::flat_hash_map<std::string, Instant> woken_;  // domains, and until when they are not woken again
 };
 
 }  // namespace postern::shard

@@ -47,6 +47,11 @@ struct SiteDownNotice {
   std::unique_ptr<queue::SiteDown> down;
 };
 
+// What waits for a domain is to be tried now.
+struct WakeNotice {
+  std::unique_ptr<std::string> domain;
+};
+
 // A delivering shard asks the owner for a piece of content in the spool; `job` names the asker's interest.
 struct PieceRequest {
   const egress::Delivery* delivery = nullptr;
@@ -63,7 +68,7 @@ struct PieceReply {
 
 using Letter = std::variant<std::monostate, queue::Notice, queue::SlotRequest, queue::SlotReturn, queue::SlotGrant,
                             queue::SlotRecall, queue::PullRequest, PullAnswer, DeliveryBack, DnsNotice, SiteDownNotice,
-                            PieceRequest, PieceReply>;
+                            WakeNotice, PieceRequest, PieceReply>;
 static_assert(sizeof(Letter) <= 40, "a mailbox is shards² × capacity × this");
 
 // All queues. Made before the shards' threads start, outlives them.

@@ -17,6 +17,7 @@
 #include <postern/dns/lookup.h>
 #include <postern/dns/resolv_conf.h>
 #include <postern/route/resolution.h>
+#include <postern/smtp/extension.h>
 
 #include "io/address.h"
 
@@ -32,9 +33,13 @@ struct ListenerOptions {
   io::Address address;  // empty when the descriptor is inherited
   int inherited = -1;   // systemd:NAME: a listening descriptor that was passed to us; shared by all shards
   Service service = Service::mx;
-  unsigned socket_mode = 0660;        // of a unix socket's file, 0001 … 0777
-  std::vector<IpNetwork> relay_from;  // peers that may relay to any domain; a unix socket's peers always may
-  unsigned line = 0;                  // in the configuration file
+  unsigned socket_mode = 0660;                   // of a unix socket's file, 0001 … 0777
+  std::vector<IpNetwork> relay_from;             // peers that may relay to any domain; a unix socket's peers always may
+  std::vector<IpNetwork> proxy_protocol_from{};  // peers that must send PROXY's header, versions 1 and 2
+  std::vector<IpNetwork> xclient_from{};         // peers that may say who their client is
+  std::vector<IpNetwork> xforward_from{};
+  smtp::ExtensionSet extensions_off{};  // not offered
+  unsigned line = 0;                    // in the configuration file
 
   [[nodiscard]] bool is_inherited() const { return inherited >= 0; }
 };
@@ -57,11 +62,12 @@ struct LimitOptions {
   std::uint64_t message_bytes = 50u << 20;  // 1 KiB … 4 GiB − 1; announced as SIZE
   std::uint32_t recipients = 1000;          // per transaction, 1 … 65,535; at least 100 should be [RFC 5321 §4.5.3.1.8]
   std::uint32_t connections = 32768;        // per process, 1 … 1,000,000; clamped to the descriptor limit at start
-  std::uint32_t connections_per_peer = 100;  // per process and peer address, 1 … connections
-  std::uint32_t errors = 20;                 // negative replies to one session before 421 4.7.0, 1 … 10,000
-  Duration idle = std::chrono::minutes(5);   // for the next bytes of a client [RFC 5321 §4.5.3.2.7], 1 s … 1 h
-  Duration session = std::chrono::hours(2);  // the whole of one session, 1 s … 24 h
-  std::uint32_t received_hops = 100;         // Received fields in a message that loops [RFC 5321 §6.3], 10 … 1,000
+  std::uint32_t connections_per_peer = 100;    // per process and peer address, 1 … connections
+  std::uint32_t errors = 20;                   // negative replies to one session before 421 4.7.0, 1 … 10,000
+  Duration idle = std::chrono::minutes(5);     // for the next bytes of a client [RFC 5321 §4.5.3.2.7], 1 s … 1 h
+  Duration session = std::chrono::hours(2);    // the whole of one session, 1 s … 24 h
+  Duration hold = std::chrono::hours(24 * 7);  // FUTURERELEASE at most, 1 min … 30 d
+  std::uint32_t received_hops = 100;           // Received fields in a message that loops [RFC 5321 §6.3], 10 … 1,000
 };
 
 enum class Durability : std::uint8_t {

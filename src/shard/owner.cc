@@ -19,6 +19,11 @@ bool waits_for_log(const spool::Log& log, const Status& status) {
          (status.code() == StatusCode::kUnavailable && !log.failed());
 }
 
+// "mx.example.net" of "mx.example.net[192.0.2.1]:25", "[192.0.2.1]" of "[192.0.2.1]:25".
+std::string_view host_of(std::string_view next_hop) {
+  return next_hop.substr(0, next_hop.starts_with('[') ? next_hop.find(']') + 1 : next_hop.find('['));
+}
+
 }  // namespace
 
 Owner::Owner(const Setup& setup)
@@ -50,7 +55,9 @@ void Owner::enqueue(const mail::Message& message, std::span<const queue::NewReci
   const mail::Envelope& envelope = message.envelope;
   queue_.add({.queue_id = message.id,
               .location = message.location,
-              .give_up_at = envelope.head.received_at + snapshot_->options->retry.give_up_after,
+              // Time in which nothing may be tried does not count.
+              .give_up_at = std::max(envelope.head.received_at, envelope.head.hold_until) +
+                            snapshot_->options->retry.give_up_after,
               .hold_until = envelope.head.hold_until,
               .sender_hash = static_cast<std::uint32_t>(hash_bytes(as_bytes(envelope.reverse_path().text))),
               .tenant = envelope.head.tenant,
@@ -73,7 +80,8 @@ void Owner::take(std::unique_ptr<mail::Message> message) {
                           .retry = std::nullopt});
   }
   enqueue(*message, recipients);
-  if (message->spooled_only) {
+  // Held mail is not wanted for a while: it is read back when it is.
+  if (message->spooled_only || envelope.head.hold_until > loop_.clocks().wall) {
     store_.recycle(std::move(message));
   } else {
     store_.keep(std::move(message));
@@ -122,8 +130,8 @@ void Owner::on_moved(const spool::Moved& moved) {
     if (!message->spooled.empty()) store_.detach(moved.id);
   }
   if (const auto loading = loading_.find(moved.id); loading != loading_.end()) loading->second->location = moved.to;
-  for (const auto& failure : failures_) {
-    if (failure->id == moved.id) failure->location = moved.to;
+  for (const auto& report : reports_) {
+    if (report->id == moved.id) report->location = moved.to;
   }
   for (Backlogged& entry : backlog_) {
     if (entry.id == moved.id) entry.location = moved.to;
@@ -245,13 +253,13 @@ void Owner::end_loading(mail::QueueId id, mail::Message* message, const Status& 
       not_lent(*delivery, status);
     }
   }
-  for (const auto& failure : failures_) {
-    if (failure->id != id || !failure->asked || failure->message != nullptr) continue;
-    failure->asked = false;
+  for (const auto& report : reports_) {
+    if (report->id != id || !report->asked || report->message != nullptr) continue;
+    report->asked = false;
     if (message != nullptr) {
-      attach(*failure, *message);
+      attach(*report, *message);
     } else {
-      failure->unreadable = status;
+      report->unreadable = status;
     }
   }
   if (message != nullptr) store_.release(*message);
@@ -287,19 +295,19 @@ void Owner::stop_waiting() {
 }
 
 void Owner::on_chunk_read(std::uint64_t cookie, const StatusOr<Bytes>& chunk) {
-  for (const auto& failure : failures_) {
-    if (failure->id.value != cookie) continue;
-    failure->asked = false;
-    failure->header_read = true;
-    if (chunk.ok()) failure->header = as_text(*chunk);
+  for (const auto& report : reports_) {
+    if (report->id.value != cookie) continue;
+    report->asked = false;
+    report->header_read = true;
+    if (chunk.ok()) report->header = as_text(*chunk);
   }
 }
 
 void Owner::on_state_read(std::uint64_t cookie, const StatusOr<Bytes>& state) {
-  for (const auto& failure : failures_) {
-    if (failure->id.value != cookie) continue;
-    failure->asked = false;
-    dsn::FailedRecipient& recipient = failure->recipients[failure->states_read++];
+  for (const auto& report : reports_) {
+    if (report->id.value != cookie) continue;
+    report->asked = false;
+    dsn::ReportedRecipient& recipient = report->recipients[report->states_read++];
     if (!state.ok()) continue;  // it was never tried, or the words are lost: the report does without
     StatusOr<queue::RetryState> decoded = queue::decode_retry_state(*state);
     if (decoded.ok()) recipient.reply = std::move(decoded->last_reply);
@@ -332,11 +340,11 @@ bool Owner::work() {
   if (!hungry_.empty() && loop_.now() >= read_again_at_) {
     for (const mail::QueueId id : std::exchange(hungry_, {})) read(id, *loading_.at(id));
   }
-  if (!failures_stuck_) {
-    for (std::size_t i = 0; i < failures_.size();) {
-      if (advance(*failures_[i])) {
-        end_failure(*failures_[i]);
-        failures_.erase(failures_.begin() + static_cast<std::ptrdiff_t>(i));
+  if (!reports_stuck_) {
+    for (std::size_t i = 0; i < reports_.size();) {
+      if (advance(*reports_[i])) {
+        end_report(*reports_[i]);
+        reports_.erase(reports_.begin() + static_cast<std::ptrdiff_t>(i));
         any = true;
       } else {
         ++i;
@@ -376,13 +384,18 @@ void Owner::settle(queue::Settlement& settlement, const egress::Delivery* delive
     case queue::SettledAs::relayed:
       metrics_.recipients_relayed.add();
       record(EventKind::relayed, settlement.queue_id, settlement.recipient, settlement.reply, delivery);
+      if (const std::optional<dsn::Action> action = success_to_report(settlement, delivery)) {
+        return tell_sender(settlement, *action, delivery);
+      }
       break;
     case queue::SettledAs::failed:
     case queue::SettledAs::expired:
       metrics_.recipients_failed.add();
       record(settlement.outcome == queue::SettledAs::expired ? EventKind::expired : EventKind::failed,
              settlement.queue_id, settlement.recipient, settlement.reply, delivery);
-      if (!settlement.null_sender || POSTERN_PLANTED(dsn_for_dsn)) return fail(settlement, delivery);
+      if (!settlement.null_sender || POSTERN_PLANTED(dsn_for_dsn)) {
+        return tell_sender(settlement, dsn::Action::failed, delivery);
+      }
       break;
   }
   write_or_wait(
@@ -427,103 +440,134 @@ void Owner::write_or_wait(Backlogged entry) {
 }
 
 void Owner::on_room() {
-  failures_stuck_ = false;
+  reports_stuck_ = false;
   while (!backlog_.empty() && write(backlog_.front())) backlog_.pop_front();
 }
 
-// --- failures and their notifications --------------------------------------------------------------------------------
+// --- what senders are told -------------------------------------------------------------------------------------------
 
-void Owner::fail(queue::Settlement& settlement, const egress::Delivery* delivery) {
-  Failure* failure = nullptr;
-  for (const auto& known : failures_) {
-    // One DSN tells of all recipients that failed together; one being read for may still take more.
-    if (known->id == settlement.queue_id) failure = known.get();
+std::optional<dsn::Action> Owner::success_to_report(const queue::Settlement& settlement,
+                                                    const egress::Delivery* delivery) const {
+  // Nothing is relayed but by a delivery, which has the message.
+  if (settlement.null_sender || delivery == nullptr || delivery->message == nullptr) return std::nullopt;
+  const bool to_a_mailbox = delivery->route->transport != mail::Transport::smtp;
+  // A next hop that offers DSN has the request and tells the rest [RFC 3461 §5.2.2].
+  if (delivery->work.queue_id != settlement.queue_id || delivery->keeps_dsn) return std::nullopt;
+  const dsn::Action action = to_a_mailbox ? dsn::Action::delivered : dsn::Action::relayed;
+  if (!dsn::wants_report(delivery->message->envelope.recipient(settlement.recipient), action)) return std::nullopt;
+  return action;
+}
+
+void Owner::tell_sender(queue::Settlement& settlement, dsn::Action action, const egress::Delivery* delivery) {
+  Report* report = nullptr;
+  for (const auto& known : reports_) {
+    // One DSN tells of all recipients that came to their end together; one being read for may still take more.
+    if (known->id == settlement.queue_id) report = known.get();
   }
-  if (failure == nullptr) {
-    failures_.push_back(std::make_unique<Failure>());
-    failure = failures_.back().get();
-    failure->id = settlement.queue_id;
-    failure->location = settlement.location;
-    if (mail::Message* message = store_.find(settlement.queue_id)) attach(*failure, *message);
+  if (report == nullptr) {
+    reports_.push_back(std::make_unique<Report>());
+    report = reports_.back().get();
+    report->id = settlement.queue_id;
+    report->location = settlement.location;
+    if (mail::Message* message = store_.find(settlement.queue_id)) attach(*report, *message);
   }
-  dsn::FailedRecipient& recipient = failure->recipients.emplace_back();
+  dsn::ReportedRecipient& recipient = report->recipients.emplace_back();
   recipient.index = settlement.recipient;
+  recipient.action = action;
   recipient.expired = settlement.outcome == queue::SettledAs::expired;
   recipient.reply = std::move(settlement.reply);
   if (delivery != nullptr && delivery->work.queue_id == settlement.queue_id) {
-    // A store behind a unix socket is a part of this host; its path would tell the world nothing but our insides.
+    // A mailbox has no MTA of its own to name. A store behind a unix socket is a part of this host; its path would tell
+    // the world nothing but our insides.
     const bool local = delivery->next_hop.starts_with("unix:");
-    failure->texts.push_back(local ? snapshot_->options->hostname
-                                   : delivery->next_hop.substr(0, delivery->next_hop.find('[')));
-    recipient.remote_mta = failure->texts.back();
+    if (local || action != dsn::Action::delivered) {
+      report->texts.emplace_back(local ? std::string_view(snapshot_->options->hostname) : host_of(delivery->next_hop));
+      recipient.remote_mta = report->texts.back();
+    }
     recipient.last_attempt_at = loop_.clocks().wall;
   }
-  failure->last_of_message |= settlement.last_of_message;
+  report->last_of_message |= settlement.last_of_message;
 }
 
-void Owner::attach(Failure& failure, mail::Message& message) {
+void Owner::attach(Report& report, mail::Message& message) {
   store_.lease(message);
-  failure.message = &message;
-  if (!message.spooled.empty()) failure.pin = logs_.find(message.location.log)->log().pin(message.location);
+  report.message = &message;
+  if (!message.spooled.empty()) report.pin = logs_.find(message.location.log)->log().pin(message.location);
 }
 
-bool Owner::advance(Failure& failure) {
-  LogDriver& driver = *logs_.find(failure.location.log);
+bool Owner::advance(Report& report) {
+  LogDriver& driver = *logs_.find(report.location.log);
   if (driver.log().failed()) return true;
-  if (failure.asked) return false;
-  // Nobody can be told: it stays in the spool, unsettled, for people or for the next start.
-  if (!failure.unreadable.ok()) return true;
-  if (failure.message == nullptr) {
-    if (mail::Message* message = store_.find(failure.id)) {
-      attach(failure, *message);
+  if (report.asked) return false;
+  if (!report.unreadable.ok()) {
+    settle_unreported(report);
+    return true;
+  }
+  if (report.message == nullptr) {
+    if (mail::Message* message = store_.find(report.id)) {
+      attach(report, *message);
     } else {
-      failure.asked = true;
-      (void)load(failure.id, failure.location);
+      report.asked = true;
+      (void)load(report.id, report.location);
       return false;
     }
   }
-  if (!failure.message->spooled.empty() && !failure.header_read) {
-    const mail::SpooledPiece& first = failure.message->spooled.front();
-    failure.asked = true;
-    driver.read_chunk({.position = first.position, .bytes = first.bytes}, 0, *this, failure.id.value);
+  if (!report.message->spooled.empty() && !report.header_read) {
+    const mail::SpooledPiece& first = report.message->spooled.front();
+    report.asked = true;
+    driver.read_chunk({.position = first.position, .bytes = first.bytes}, 0, *this, report.id.value);
     return false;
   }
-  for (; failure.states_read < failure.recipients.size(); ++failure.states_read) {
-    const dsn::FailedRecipient& recipient = failure.recipients[failure.states_read];
+  for (; report.states_read < report.recipients.size(); ++report.states_read) {
+    const dsn::ReportedRecipient& recipient = report.recipients[report.states_read];
     if (!recipient.expired || recipient.reply.code != 0) continue;
-    failure.asked = true;
-    driver.read_state(failure.location, failure.id, recipient.index, *this, failure.id.value);
+    report.asked = true;
+    driver.read_state(report.location, report.id, recipient.index, *this, report.id.value);
     return false;
   }
-  while (!failure.recipients.empty()) {
-    if (!write_failure(failure)) return false;
+  while (!report.recipients.empty()) {
+    if (!write_report(report)) return false;
   }
   return true;
 }
 
-// Settlements and DSN in one atomic batch: the failure is known together with its report, or not at all. Takes the
+// Nobody can be told. What failed stays in the spool, unsettled, for people or for the next start; what was relayed
+// must not be relayed again.
+void Owner::settle_unreported(Report& report) {
+  for (const dsn::ReportedRecipient& recipient : report.recipients) {
+    if (recipient.action == dsn::Action::failed) continue;
+    write_or_wait({.settled = true,
+                   .id = report.id,
+                   .location = report.location,
+                   .recipient = recipient.index,
+                   .outcome = mail::Outcome::relayed,
+                   .state = {}});
+  }
+}
+
+// Settlements and DSN in one atomic batch: an end is known together with its report, or not at all. Takes the
 // first recipients, as many as one batch holds beside their DSN. False: no room now.
-bool Owner::write_failure(Failure& failure) {
-  LogDriver& driver = *logs_.find(failure.location.log);
+bool Owner::write_report(Report& report) {
+  LogDriver& driver = *logs_.find(report.location.log);
   spool::Log& log = driver.log();
-  const mail::Message& message = *failure.message;
-  const std::size_t count = std::min(failure.recipients.size(), recipients_per_dsn);
-  const std::span<const dsn::FailedRecipient> told = std::span(failure.recipients).first(count);
-  std::string returned = std::move(failure.header);
+  const mail::Message& message = *report.message;
+  const std::size_t count = std::min(report.recipients.size(), recipients_per_dsn);
+  const std::span<const dsn::ReportedRecipient> told = std::span(report.recipients).first(count);
+  std::string returned = std::move(report.header);
   if (message.spooled.empty()) {
     returned.resize(std::min<std::uint64_t>(
         message.content.size(),
         std::max<std::uint64_t>(snapshot_->dsn.returned_content_max, message.facts.header_bytes)));
     message.content.copy_to(std::as_writable_bytes(std::span(returned)));
   }
-  std::optional<dsn::Notification> notification = dsn::compose_failure(
+  std::optional<dsn::Notification> notification = dsn::compose(
       message.envelope,
       {.queue_id = message.id, .added_fields = message.added_fields, .content = returned, .facts = message.facts}, told,
       snapshot_->dsn, loop_.clocks().wall, random_);
-  failure.header = std::move(returned);
+  report.header = std::move(returned);
   if (POSTERN_PLANTED(failure_without_dsn) && told.size() > 1) notification.reset();
   if (notification && !intake_.can_expect()) {
-    failures_stuck_ = true;
+    reports_stuck_ = true;
     return false;
   }
   std::string envelope;
@@ -541,11 +585,13 @@ bool Owner::write_failure(Failure& failure) {
   if (const Status begun = log.begin_group(bytes, spool::Use::internal); !begun.ok()) {
     POSTERN_CHECK(begun.code() != StatusCode::kInvalidArgument, "a DSN and its settlements are more than a batch");
     if (dsn) store_.recycle(std::move(dsn));
-    failures_stuck_ = waits_for_log(log, begun);
+    reports_stuck_ = waits_for_log(log, begun);
     return false;
   }
-  for (const dsn::FailedRecipient& recipient : told) {
-    (void)log.append_settlement(failure.location, failure.id, recipient.index, mail::Outcome::failed, {});
+  for (const dsn::ReportedRecipient& recipient : told) {
+    const bool failed = recipient.action == dsn::Action::failed;
+    (void)log.append_settlement(report.location, report.id, recipient.index,
+                                failed ? mail::Outcome::failed : mail::Outcome::relayed, {});
   }
   if (dsn) {
     dsn->id = log.next_queue_id();
@@ -562,7 +608,7 @@ bool Owner::write_failure(Failure& failure) {
                     .id = dsn->id,
                     .from = std::string_view{},
                     .to = dsn->envelope.recipient(0).forward_path.text,
-                    .reply = failure.id.to_string()});
+                    .reply = report.id.to_string()});
     metrics_.dsns_made.add();
     mail::Message& made = *dsn;
     const spool::Ticket ticket = intake_.expect(std::move(dsn));  // can_expect() said so
@@ -579,17 +625,17 @@ bool Owner::write_failure(Failure& failure) {
     made.location = *location;
   }
   log.end_group();
-  failure.recipients.erase(failure.recipients.begin(), failure.recipients.begin() + static_cast<std::ptrdiff_t>(count));
-  failure.states_read -= count;
+  report.recipients.erase(report.recipients.begin(), report.recipients.begin() + static_cast<std::ptrdiff_t>(count));
+  report.states_read -= count;
   return true;
 }
 
-void Owner::end_failure(Failure& failure) {
-  if (failure.message != nullptr) {
-    logs_.find(failure.location.log)->log().unpin(failure.pin);
-    store_.release(*failure.message);
+void Owner::end_report(Report& report) {
+  if (report.message != nullptr) {
+    logs_.find(report.location.log)->log().unpin(report.pin);
+    store_.release(*report.message);
   }
-  if (failure.last_of_message) store_.drop(failure.id);
+  if (report.last_of_message) store_.drop(report.id);
 }
 
 }  // namespace postern::shard

@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <deque>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -91,7 +92,7 @@ class Owner final : private ReadUser {
   void stop_waiting();
 
   // Everything decided is in the logs' batches.
-  [[nodiscard]] bool idle() const { return backlog_.empty() && failures_.empty(); }
+  [[nodiscard]] bool idle() const { return backlog_.empty() && reports_.empty(); }
   [[nodiscard]] std::size_t lent() const { return lent_count_; }
 
  private:
@@ -99,11 +100,11 @@ class Owner final : private ReadUser {
     spool::Log::Pin pin;
     std::uint16_t pinned_log = 0;
   };
-  // A failed message whose DSN is to be written.
-  struct Failure {
+  // A message with recipients that came to an end which its sender is to be told, in a DSN that is to be written.
+  struct Report {
     mail::QueueId id;
     mail::Location location;
-    std::vector<dsn::FailedRecipient> recipients;
+    std::vector<dsn::ReportedRecipient> recipients;
     std::size_t states_read = 0;    // of `recipients`: what the last next hop said of those that expired waiting
     std::deque<std::string> texts;  // what the views of `recipients` look at
     bool last_of_message = false;
@@ -122,7 +123,7 @@ class Owner final : private ReadUser {
     mail::Outcome outcome = mail::Outcome::relayed;
     std::string state;
   };
-  // A message being read back, for deliveries, for its failure, or for both.
+  // A message being read back, for deliveries, for its report, or for both.
   struct Loading {
     mail::Location location;  // where it is now
     mail::Location asked;     // where it is being read
@@ -149,7 +150,7 @@ class Owner final : private ReadUser {
   void end_loading(mail::QueueId id, mail::Message* message, const Status& status);
   void not_lent(Lent& delivery, const Status& status);
   void note_unreadable(mail::QueueId id, const Status& status);
-  void attach(Failure& failure, mail::Message& message);
+  void attach(Report& report, mail::Message& message);
   [[nodiscard]] StatusOr<std::unique_ptr<mail::Message>> rebuild(mail::QueueId id, const spool::MessageView& view);
   void enqueue(const mail::Message& message, std::span<const queue::NewRecipient> recipients);
   [[nodiscard]] std::string destination_text(const mail::PathView& path) const;
@@ -161,11 +162,15 @@ class Owner final : private ReadUser {
   void write_or_wait(Backlogged entry);
   void record(EventKind kind, mail::QueueId id, std::uint16_t recipient, const mail::Reply& reply,
               const egress::Delivery* delivery);
-  void fail(queue::Settlement& settlement, const egress::Delivery* delivery);
-  // True when the failure is done with.
-  [[nodiscard]] bool advance(Failure& failure);
-  [[nodiscard]] bool write_failure(Failure& failure);
-  void end_failure(Failure& failure);
+  // The action that the sender asked to be told of; nullopt: none.
+  [[nodiscard]] std::optional<dsn::Action> success_to_report(const queue::Settlement& settlement,
+                                                             const egress::Delivery* delivery) const;
+  void tell_sender(queue::Settlement& settlement, dsn::Action action, const egress::Delivery* delivery);
+  // True when the report is done with.
+  [[nodiscard]] bool advance(Report& report);
+  [[nodiscard]] bool write_report(Report& report);
+  void settle_unreported(Report& report);
+  void end_report(Report& report);
 
   queue::ShardIndex self_;
   io::Loop& loop_;
@@ -189,8 +194,8 @@ class Owner final : private ReadUser {
   bool stopping_ = false;
   absl::flat_hash_set<mail::QueueId> unreadable_;  // those told of
   std::deque<Backlogged> backlog_;
-  std::deque<std::unique_ptr<Failure>> failures_;  // in the order in which they came
-  bool failures_stuck_ = false;                    // for room; until on_room()
+  std::deque<std::unique_ptr<Report>> reports_;  // in the order in which they came
+  bool reports_stuck_ = false;                   // for room; until on_room()
   std::string scratch_;
 };
 

@@ -14,6 +14,8 @@ constexpr std::size_t timers_per_turn = 4096;
 // Rounds of work in one turn before the loop looks at the sockets again.
 constexpr int work_rounds = 16;
 constexpr std::size_t starts_per_round = 256;
+// Over which ETRN spreads what it makes due.
+constexpr Duration wake_spread = std::chrono::seconds(2);
 // After the grace: for outcomes and settlements of what was aborted.
 constexpr Duration flush_max = std::chrono::seconds(10);
 // While mail is taken up from the spool, the operator is told how far it is this often.
@@ -479,6 +481,8 @@ void Shard::receive(Letter&& letter) {
   } else if (auto* down = std::get_if<SiteDownNotice>(&letter)) {
     owner_.defer_site(down->down->site, down->down->reply);
     slots_.on_site_down(down->down->site, queue_.has_ready(down->down->site), now);
+  } else if (auto* wake = std::get_if<WakeNotice>(&letter)) {
+    (void)queue_.flush(*wake->domain, wake_spread, loop_->clocks());
   } else if (auto* wanted = std::get_if<PieceRequest>(&letter)) {
     pieces_.on_request(*wanted);
   } else if (auto* piece = std::get_if<PieceReply>(&letter)) {
@@ -687,6 +691,15 @@ void Shard::on_log_room(LogDriver& /*driver*/) {
 }
 
 // --- IntakeUser ------------------------------------------------------------------------------------------------------
+
+// Of the other shards' mail it is not known whether there is any.
+bool Shard::on_wake(const std::string& domain) {
+  const queue::ShardIndex shards = process_.mailboxes.shards();
+  for (queue::ShardIndex shard = 0; shard < shards; ++shard) {
+    if (shard != index_) mailbox_.send(shard, WakeNotice{std::make_unique<std::string>(domain)});
+  }
+  return queue_.flush(domain, wake_spread, loop_->clocks()) || shards > 1;
+}
 
 void Shard::on_message_durable(std::unique_ptr<mail::Message> message) {
   owner_.take(std::move(message));

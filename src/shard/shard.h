@@ -119,6 +119,7 @@ class Shard final : private io::Sink,
   void on_log_room(LogDriver& driver) override;
 
   // --- IntakeUser
+  bool on_wake(const std::string& domain) override;
   void on_message_durable(std::unique_ptr<mail::Message> message) override;
   void on_submission_accepted(const ingress::Submission& submission, mail::QueueId id) override;
   void on_submission_refused(const ingress::Submission& submission, const mail::Reply& reply) override;

@@ -20,21 +20,29 @@ StatusOr<SnapshotPtr> Snapshot::make(const OptionsSnapshot& options, std::uint64
   made->options = options;
   made->recipients = std::move(recipients);
 
-  auto session = std::make_shared<smtp::ServerOptions>();
-  session->hostname = options->hostname;
-  session->message_bytes_max = options->limits.message_bytes;
-  session->recipients_max = options->limits.recipients;
-  session->received_max = options->limits.received_hops;
-  session->errors_max = options->limits.errors;
-  session->command_idle = options->limits.idle;
-  session->data_idle = options->limits.idle;
-  session->session_max = options->limits.session;
-  auto lmtp_session = std::make_shared<smtp::ServerOptions>(*session);
-  lmtp_session->dialect = smtp::Dialect::lmtp;
-  lmtp_session->banner = "LMTP Postern";
+  smtp::ServerOptions session;
+  session.hostname = options->hostname;
+  session.message_bytes_max = options->limits.message_bytes;
+  session.recipients_max = options->limits.recipients;
+  session.received_max = options->limits.received_hops;
+  session.errors_max = options->limits.errors;
+  session.command_idle = options->limits.idle;
+  session.data_idle = options->limits.idle;
+  session.session_max = options->limits.session;
+  session.hold_max = options->limits.hold;
   for (const ListenerOptions& listener : options->listeners) {
-    made->listeners.push_back(std::make_shared<const ingress::ListenerContext>(ingress::ListenerContext{
-        listener.service == Service::lmtp ? lmtp_session : session, policy::NetworkSet(listener.relay_from)}));
+    auto own = std::make_shared<smtp::ServerOptions>(session);
+    if (listener.service == Service::lmtp) {
+      own->dialect = smtp::Dialect::lmtp;
+      own->banner = "LMTP Postern";
+    }
+    smtp::set_offers(*own, listener.extensions_off);
+    made->listeners.push_back(std::make_shared<const ingress::ListenerContext>(
+        ingress::ListenerContext{.session = std::move(own),
+                                 .relay_from = policy::NetworkSet(listener.relay_from),
+                                 .proxy_protocol_from = policy::NetworkSet(listener.proxy_protocol_from),
+                                 .xclient_from = policy::NetworkSet(listener.xclient_from),
+                                 .xforward_from = policy::NetworkSet(listener.xforward_from)}));
   }
 
   StatusOr<policy::RelayPolicy> policy = policy::RelayPolicy::make(options->accept_domains, options->hostname);

@@ -1,9 +1,11 @@
 #include <algorithm>
 #include <charconv>
+#include <cstdlib>
 #include <limits>
 
 #include <postern/base/check.h>
 #include <postern/base/text.h>
+#include <postern/mail/xtext.h>
 #include <postern/smtp/client_session.h>
 #include <postern/smtp/path.h>
 
@@ -53,6 +55,34 @@ bool has_ascii_paths(const DeliveryRequest& request) {
          std::all_of(request.forward_paths.begin(), request.forward_paths.end(), is_ascii);
 }
 
+void append_dsn_of_mail(std::string& out, const DeliveryRequest& request) {
+  if (request.dsn_return == mail::DsnReturn::full) out += " RET=FULL";
+  if (request.dsn_return == mail::DsnReturn::headers) out += " RET=HDRS";
+  // What came from a disk is no more trusted than a peer: what is no xtext could be read as more than a parameter.
+  if (mail::is_envelope_id(request.envelope_id)) out.append(" ENVID=").append(request.envelope_id);
+}
+
+// `utf8`: MAIL asked for SMTPUTF8, without which ORCPT holds no UTF-8 [RFC 6533 §3].
+void append_dsn_of_recipient(std::string& out, const DsnRequest& asked, bool utf8) {
+  if ((asked.notify.bits & mail::Notify::never) != 0) {
+    out += " NOTIFY=NEVER";
+  } else if (asked.notify.bits != 0) {
+    char separator = '=';
+    out += " NOTIFY";
+    const auto append = [&](std::uint8_t bit, std::string_view word) {
+      if ((asked.notify.bits & bit) == 0) return;
+      out += separator;
+      out += word;
+      separator = ',';
+    };
+    append(mail::Notify::success, "SUCCESS");
+    append(mail::Notify::failure, "FAILURE");
+    append(mail::Notify::delay, "DELAY");
+  }
+  if (mail::is_original_recipient(asked.original_recipient, utf8))
+    out.append(" ORCPT=").append(asked.original_recipient);
+}
+
 // What the grammar of a path does not have could be read by the peer as more than a path.
 bool is_forward_path(std::string_view text) {
   return parse_mailbox(text).has_value() || equal_ignoring_case(text, "postmaster");
@@ -60,11 +90,6 @@ bool is_forward_path(std::string_view text) {
 
 bool is_reverse_path(std::string_view text) {
   return text.empty() || parse_mailbox(text).has_value();
-}
-
-// No line structure that text has: only BINARYMIME carries it.
-bool is_binary(const mail::ContentFacts& facts) {
-  return facts.has_bare_cr || facts.has_bare_lf || facts.has_nul;
 }
 
 // Dot-stuffed content is plain content too when no line begins with a dot.
@@ -273,6 +298,8 @@ void ClientSession::read_extensions() {
       extensions_.enhanced_status_codes = true;
     } else if (is("DSN")) {
       extensions_.dsn = true;
+    } else if (is("MT-PRIORITY")) {
+      extensions_.mt_priority = true;
     } else if (is("STARTTLS")) {
       extensions_.starttls = true;
     } else if (is("REQUIRETLS")) {
@@ -341,6 +368,18 @@ void ClientSession::plan_content(const DeliveryRequest& request) {
   plan_.trailer = content.ends_with_crlf || content.size == 0 ? ".\r\n" : "\r\n.\r\n";
 }
 
+// Whether one more recipient of this domain keeps to RCPTDOMAINMAX.
+bool ClientSession::takes_domain_of(std::string_view forward_path) {
+  if (extensions_.domain_max == 0) return true;
+  const std::size_t at = forward_path.rfind('@');
+  const std::string_view domain = at == std::string_view::npos ? std::string_view() : forward_path.substr(at + 1);
+  const auto same = [domain](std::string_view known) { return equal_ignoring_case(known, domain); };
+  if (std::ranges::any_of(domains_, same)) return true;
+  if (domains_.size() >= extensions_.domain_max) return false;
+  domains_.push_back(domain);
+  return true;
+}
+
 // Settles what this peer cannot be given at all.
 void ClientSession::refuse_unsendable(const DeliveryRequest& request) {
   const auto refuse_all = [this](mail::EnhancedStatus status, std::string_view text,
@@ -353,11 +392,12 @@ void ClientSession::refuse_unsendable(const DeliveryRequest& request) {
 
   if (!is_reverse_path(request.reverse_path)) refuse_all(bad_sender, "the reverse-path cannot be sent", settled);
   std::size_t sendable = 0;
+  domains_.clear();
   for (std::size_t i = 0; i < request.forward_paths.size(); ++i) {
     const std::string_view path = request.forward_paths[i];
     if (!is_forward_path(path)) {
       settle(i, mail::Outcome::failed, ours(bad_destination, "the forward-path cannot be sent"));
-    } else if (sendable == recipients_max()) {
+    } else if (sendable == recipients_max() || !takes_domain_of(path)) {
       settle(i, mail::Outcome::deferred, ours(too_many_recipients, "the next hop takes fewer recipients at once"));
       results_[i].beyond_limit = true;
     } else {
@@ -370,7 +410,7 @@ void ClientSession::refuse_unsendable(const DeliveryRequest& request) {
   if (needs_utf8 && !extensions_.smtp_utf8) {
     refuse_all(utf8_required, "the next hop does not offer SMTPUTF8", host_lacks_extension);
   }
-  if (is_binary(request.content)) {
+  if (mail::needs_binary_mime(request.content)) {
     if (!is_plain(request.content)) {
       refuse_all(conversion_required, "content with bare CR, bare LF or NUL cannot be sent by DATA", settled);
     } else if (!extensions_.binary_mime || plan_.transfer != ContentPlan::Transfer::bdat) {
@@ -409,12 +449,19 @@ void ClientSession::write_commands(const DeliveryRequest& request) {
     commands_ += " SIZE=";
     append_decimal(commands_, request.added_bytes + content.size);
   }
-  if (is_binary(content)) {
+  const bool binary_is_taken = extensions_.binary_mime && plan_.transfer == ContentPlan::Transfer::bdat;
+  if (mail::needs_binary_mime(content) || (request.body == mail::BodyType::binary_mime && binary_is_taken)) {
     commands_ += " BODY=BINARYMIME";
   } else if (extensions_.eight_bit_mime && (content.has_eight_bit || request.body != mail::BodyType::seven_bit)) {
     commands_ += " BODY=8BITMIME";
   }
-  if (extensions_.smtp_utf8 && (request.smtp_utf8 || !has_ascii_paths(request))) commands_ += " SMTPUTF8";
+  const bool utf8 = extensions_.smtp_utf8 && (request.smtp_utf8 || !has_ascii_paths(request));
+  if (utf8) commands_ += " SMTPUTF8";
+  if (extensions_.dsn) append_dsn_of_mail(commands_, request);
+  if (extensions_.mt_priority && request.priority != 0) {
+    commands_ += request.priority < 0 ? " MT-PRIORITY=-" : " MT-PRIORITY=";
+    append_decimal(commands_, static_cast<std::uint64_t>(std::abs(int{request.priority})));
+  }
   end_command();
 
   for (std::size_t i = 0; i < request.forward_paths.size(); ++i) {
@@ -423,6 +470,9 @@ void ClientSession::write_commands(const DeliveryRequest& request) {
     commands_ += "RCPT TO:<";
     commands_ += request.forward_paths[i];
     commands_ += '>';
+    if (extensions_.dsn && !request.dsn_requests.empty()) {
+      append_dsn_of_recipient(commands_, request.dsn_requests[i], utf8);
+    }
     end_command();
   }
 

@@ -6,8 +6,12 @@
 #include <optional>
 #include <string_view>
 
+#include <postern/base/date.h>
 #include <postern/base/text.h>
+#include <postern/mail/xtext.h>
 #include <postern/smtp/command.h>
+
+#include "extension_parameters.h"
 
 namespace postern::smtp {
 namespace {
@@ -56,34 +60,81 @@ std::optional<Path> take_path(std::string_view& arguments) {
   return path;
 }
 
+// A parameter as it stands in MAIL and RCPT: "NAME" or "NAME=value".
+struct Parameter {
+  std::string_view name;
+  std::string_view value;
+  bool has_value = false;
+
+  explicit Parameter(std::string_view word) {
+    const std::size_t equals = word.find('=');
+    has_value = equals != std::string_view::npos;
+    name = word.substr(0, equals);
+    if (has_value) value = word.substr(equals + 1);
+  }
+  [[nodiscard]] bool is(std::string_view keyword) const { return equal_ignoring_case(name, keyword); }
+};
+
 class MailParameters {
  public:
   MailParameters(MailArguments& result, OfferedParameters offered) : result_(result), offered_(offered) {}
 
   [[nodiscard]] ArgumentError take(std::string_view word) {
-    const std::size_t equals = word.find('=');
-    const bool has_value = equals != std::string_view::npos;
-    const std::string_view name = word.substr(0, equals);
-    const std::string_view value = has_value ? word.substr(equals + 1) : std::string_view();
-    if (offered_.size && equal_ignoring_case(name, "SIZE")) {
+    const Parameter parameter(word);
+    const std::string_view value = parameter.value;
+    if (offered_.size && parameter.is("SIZE")) {
       const std::optional<std::uint64_t> size = parse_size(value);
       if (size_given_ || !size) return ArgumentError::syntax;
       size_given_ = true;
       result_.size = *size;
       return ArgumentError::none;
     }
-    if (offered_.eight_bit_mime && equal_ignoring_case(name, "BODY")) {
+    if (offered_.eight_bit_mime && parameter.is("BODY")) {
       if (body_given_) return ArgumentError::syntax;
       body_given_ = true;
       if (equal_ignoring_case(value, "7BIT")) return ArgumentError::none;
-      if (equal_ignoring_case(value, "BINARYMIME")) return ArgumentError::unknown_parameter;
-      if (!equal_ignoring_case(value, "8BITMIME")) return ArgumentError::syntax;
-      result_.body = mail::BodyType::eight_bit_mime;
+      if (equal_ignoring_case(value, "8BITMIME")) {
+        result_.body = mail::BodyType::eight_bit_mime;
+        return ArgumentError::none;
+      }
+      if (!equal_ignoring_case(value, "BINARYMIME")) return ArgumentError::syntax;
+      result_.body = mail::BodyType::binary_mime;
+      return offered_.binary_mime ? ArgumentError::none : ArgumentError::unknown_parameter;
+    }
+    if (offered_.smtp_utf8 && parameter.is("SMTPUTF8")) {
+      if (result_.smtp_utf8 || parameter.has_value) return ArgumentError::syntax;  // [RFC 6531 §3.4]: it takes no value
+      result_.smtp_utf8 = true;
       return ArgumentError::none;
     }
-    if (offered_.smtp_utf8 && equal_ignoring_case(name, "SMTPUTF8")) {
-      if (result_.smtp_utf8 || has_value) return ArgumentError::syntax;  // [RFC 6531 §3.4]: it takes no value
-      result_.smtp_utf8 = true;
+    if (offered_.dsn && parameter.is("RET")) {
+      if (result_.dsn_return != mail::DsnReturn::unspecified) return ArgumentError::syntax;
+      result_.dsn_return = parse_dsn_return(value);
+      return result_.dsn_return == mail::DsnReturn::unspecified ? ArgumentError::syntax : ArgumentError::none;
+    }
+    if (offered_.dsn && parameter.is("ENVID")) {
+      if (!result_.envelope_id.empty() || !mail::is_envelope_id(value)) return ArgumentError::syntax;
+      result_.envelope_id = value;
+      return ArgumentError::none;
+    }
+    if (offered_.mt_priority && parameter.is("MT-PRIORITY")) {
+      const std::optional<std::int8_t> priority = parse_priority(value);
+      if (priority_given_ || !priority) return ArgumentError::syntax;
+      priority_given_ = true;
+      result_.priority = *priority;
+      return ArgumentError::none;
+    }
+    if (offered_.future_release && parameter.is("HOLDFOR")) {
+      const std::optional<Duration> wait = parse_hold_for(value);
+      if (hold_given_ || !wait) return ArgumentError::syntax;
+      hold_given_ = true;
+      result_.hold_for = wait;
+      return ArgumentError::none;
+    }
+    if (offered_.future_release && parameter.is("HOLDUNTIL")) {
+      const std::optional<WallTime> until = parse_rfc3339(value);
+      if (hold_given_ || !until) return ArgumentError::syntax;
+      hold_given_ = true;
+      result_.hold_until = *until;
       return ArgumentError::none;
     }
     return ArgumentError::unknown_parameter;
@@ -94,7 +145,26 @@ class MailParameters {
   OfferedParameters offered_;
   bool size_given_ = false;
   bool body_given_ = false;
+  bool priority_given_ = false;
+  bool hold_given_ = false;  // HOLDFOR or HOLDUNTIL: one of them [RFC 4865 §4]
 };
+
+ArgumentError take_recipient_parameter(const Parameter& parameter, OfferedParameters offered,
+                                       RecipientArguments& result) {
+  if (offered.dsn && parameter.is("NOTIFY")) {
+    if (result.notify.bits != 0) return ArgumentError::syntax;
+    result.notify = parse_notify(parameter.value);
+    return result.notify.bits == 0 ? ArgumentError::syntax : ArgumentError::none;
+  }
+  if (offered.dsn && parameter.is("ORCPT")) {
+    if (!result.original_recipient.empty() || !mail::is_original_recipient(parameter.value, offered.smtp_utf8)) {
+      return ArgumentError::syntax;
+    }
+    result.original_recipient = parameter.value;
+    return ArgumentError::none;
+  }
+  return ArgumentError::unknown_parameter;
+}
 
 Verb verb_of(std::string_view word) {
   switch (word.size() <= 8 ? pack(word) : 0) {
@@ -132,6 +202,10 @@ Verb verb_of(std::string_view word) {
       return Verb::turn;
     case pack("ETRN"):
       return Verb::etrn;
+    case pack("XCLIENT"):
+      return Verb::xclient;
+    case pack("XFORWARD"):
+      return Verb::xforward;
     case pack("SEND"):
       return Verb::send;
     case pack("SOML"):
@@ -175,7 +249,7 @@ MailArguments parse_mail_arguments(std::string_view arguments, OfferedParameters
   return result;
 }
 
-RecipientArguments parse_recipient_arguments(std::string_view arguments, bool smtp_utf8) {
+RecipientArguments parse_recipient_arguments(std::string_view arguments, OfferedParameters offered) {
   RecipientArguments result;
   if (!take_keyword(arguments, "TO:")) {
     result.error = ArgumentError::syntax;
@@ -184,12 +258,13 @@ RecipientArguments parse_recipient_arguments(std::string_view arguments, bool sm
   const std::optional<Path> path = take_path(arguments);
   if (!path || path->mailbox.null()) {
     result.error = ArgumentError::path;
-  } else if (path->has_eight_bit && !smtp_utf8) {
+  } else if (path->has_eight_bit && !offered.smtp_utf8) {
     result.error = ArgumentError::eight_bit;
-  } else if (!arguments.empty()) {
-    result.error = ArgumentError::unknown_parameter;
   } else {
     result.forward_path = path->mailbox;
+    while (!arguments.empty() && result.error == ArgumentError::none) {
+      result.error = take_recipient_parameter(Parameter(take_word(arguments)), offered, result);
+    }
   }
   return result;
 }

@@ -1,13 +1,18 @@
 // The server session's commands [RFC 5321 §4.1.1, RFC 3030 §2]. Each either replies, or asks for a verdict, whose
 // on_*_verdict() in server_session.cc replies.
 #include <algorithm>
+#include <chrono>
+#include <cstddef>
 #include <cstdint>
 #include <string>
 #include <string_view>
 #include <utility>
 
+#include <postern/base/date.h>
+#include <postern/base/time.h>
 #include <postern/mail/envelope.h>
 #include <postern/mail/reply.h>
+#include <postern/smtp/client_identity.h>
 #include <postern/smtp/command.h>
 #include <postern/smtp/server_options.h>
 #include <postern/smtp/server_session.h>
@@ -18,6 +23,7 @@ namespace postern::smtp {
 namespace {
 
 constexpr std::string_view unknown_command = "500 5.5.2 Command not recognized\r\n";
+constexpr std::string_view not_implemented = "502 5.5.1 Command not implemented\r\n";
 constexpr std::string_view no_arguments = "501 5.5.4 This command takes no argument\r\n";
 constexpr std::string_view mail_first = "503 5.5.1 MAIL first\r\n";
 constexpr std::string_view recipient_first = "503 5.5.1 RCPT first\r\n";  // also [RFC 2033 §4.2]
@@ -91,15 +97,23 @@ void ServerSession::on_command(const Command& command) {
       reply_with_hostname("221 2.0.0 ", " closing connection\r\n");
       close_with({});
       break;
+    case Verb::etrn:
+      on_wake(command.arguments);
+      break;
+    case Verb::xclient:
+      on_identity(IdentityCommand::xclient, command.arguments);
+      break;
+    case Verb::xforward:
+      on_identity(IdentityCommand::xforward, command.arguments);
+      break;
     case Verb::expn:
     case Verb::starttls:
     case Verb::auth:
     case Verb::turn:
-    case Verb::etrn:
     case Verb::send:
     case Verb::soml:
     case Verb::saml:
-      reply_error("502 5.5.1 Command not implemented\r\n");
+      reply_error(not_implemented);
       break;
     case Verb::unknown:
       reply_error(unknown_command);
@@ -121,19 +135,65 @@ void ServerSession::on_hello(bool extended, std::string_view name) {
   }
 }
 
+// Holding mail is for those whose mail we relay: strangers would use us to keep theirs [RFC 4865 §3].
+bool ServerSession::offers_future_release() const {
+  return options_->offer_future_release && trusted_;
+}
+
 // EHLO's lines carry no enhanced status, as they name what is offered [RFC 2034 §4].
 void ServerSession::reply_to_hello() {
   if (!esmtp_) {
     reply_with_hostname("250 ", "\r\n");
     return;
   }
-  reply_with_hostname("250-", "\r\n250-PIPELINING\r\n250-SIZE ");
-  append_number(reply_sink(), options_->message_bytes_max);
-  reply("\r\n");
-  if (options_->offer_eight_bit_mime) reply("250-8BITMIME\r\n");
-  if (options_->offer_chunking) reply("250-CHUNKING\r\n");
-  if (options_->offer_smtp_utf8) reply("250-SMTPUTF8\r\n");
-  reply("250 ENHANCEDSTATUSCODES\r\n");
+  std::string& sink = reply_sink();
+  std::size_t last_line = sink.size();
+  reply_with_hostname("250-", "\r\n");
+  const auto offer = [&](bool offered, std::string_view keyword) {
+    if (!offered) return;
+    last_line = sink.size();
+    sink += "250-";
+    sink += keyword;
+    sink += "\r\n";
+  };
+  offer(options_->offer_pipelining, "PIPELINING");
+  if (options_->offer_size) {
+    last_line = sink.size();
+    sink += "250-SIZE ";
+    append_number(sink, options_->message_bytes_max);
+    sink += "\r\n";
+  }
+  offer(options_->offer_eight_bit_mime, "8BITMIME");
+  offer(options_->offer_chunking, "CHUNKING");
+  offer(options_->offer_smtp_utf8, "SMTPUTF8");
+  offer(options_->offer_binary_mime, "BINARYMIME");
+  offer(options_->offer_dsn, "DSN");
+  if (options_->offer_limits) {
+    last_line = sink.size();
+    sink += "250-LIMITS RCPTMAX=";
+    append_number(sink, options_->recipients_max);
+    sink += "\r\n";
+  }
+  offer(options_->offer_mt_priority, "MT-PRIORITY");
+  offer(options_->offer_etrn, "ETRN");
+  if (offers_future_release()) {
+    last_line = sink.size();
+    sink += "250-FUTURERELEASE ";
+    append_number(sink,
+                  static_cast<std::uint64_t>(std::chrono::ceil<std::chrono::seconds>(options_->hold_max).count()));
+    sink += ' ';
+    append_rfc3339_seconds(sink, wall_now() + options_->hold_max);
+    sink += "\r\n";
+  }
+  const auto offer_identity = [&](bool offered, std::string_view keyword, IdentityCommand command) {
+    if (!offered) return;
+    last_line = sink.size();
+    sink.append("250-").append(keyword).append(" ").append(attributes_of(command)).append("\r\n");
+  };
+  offer_identity(facts_.may_xclient, "XCLIENT", IdentityCommand::xclient);
+  offer_identity(facts_.may_xforward, "XFORWARD", IdentityCommand::xforward);
+  offer(options_->offer_enhanced_status_codes, "ENHANCEDSTATUSCODES");
+  sink[last_line + 3] = ' ';
 }
 
 void ServerSession::on_argument_error(ArgumentError error, std::string_view path_reply) {
@@ -164,9 +224,13 @@ void ServerSession::on_mail(std::string_view arguments) {
     reply_error("503 5.5.1 A transaction is open already\r\n");
     return;
   }
-  const OfferedParameters offered{.size = esmtp_,
+  const OfferedParameters offered{.size = esmtp_ && options_->offer_size,
                                   .eight_bit_mime = esmtp_ && options_->offer_eight_bit_mime,
-                                  .smtp_utf8 = esmtp_ && options_->offer_smtp_utf8};
+                                  .binary_mime = esmtp_ && options_->offer_binary_mime,
+                                  .smtp_utf8 = esmtp_ && options_->offer_smtp_utf8,
+                                  .dsn = esmtp_ && options_->offer_dsn,
+                                  .mt_priority = esmtp_ && options_->offer_mt_priority,
+                                  .future_release = esmtp_ && offers_future_release()};
   const MailArguments parsed = parse_mail_arguments(arguments, offered);
   if (parsed.error != ArgumentError::none) {
     on_argument_error(parsed.error, "501 5.1.7 Bad reverse-path\r\n");
@@ -176,12 +240,24 @@ void ServerSession::on_mail(std::string_view arguments) {
     reply_error(too_large);
     return;
   }
+  const WallTime now = wall_now();
+  const WallTime hold_until = parsed.hold_for ? now + *parsed.hold_for : parsed.hold_until;
+  if (hold_until > now + options_->hold_max) {
+    reply_error("501 5.5.4 Held longer than is offered\r\n");
+    return;
+  }
   mail::Envelope& envelope = transaction_.emplace(std::move(spare_envelope_)).envelope;
   envelope.clear();
   envelope.set_reverse_path(parsed.reverse_path.text, parsed.reverse_path.domain_offset);
   envelope.head.declared_size = parsed.size;
   envelope.head.body = parsed.body;
   envelope.head.smtp_utf8 = parsed.smtp_utf8;
+  envelope.head.dsn_return = parsed.dsn_return;
+  // A stranger may step back, but not forward [RFC 6710 §8].
+  envelope.head.priority = trusted_ ? parsed.priority : std::min<std::int8_t>(parsed.priority, 0);
+  transaction_->priority_lowered = envelope.head.priority != parsed.priority;
+  if (hold_until > now) envelope.head.hold_until = hold_until;
+  envelope.set_dsn_envelope_id(parsed.envelope_id);
   envelope.head.protocol = lmtp() ? mail::Protocol::lmtp : esmtp_ ? mail::Protocol::esmtp : mail::Protocol::smtp;
   pending_ = Wait::mail_verdict;
 }
@@ -193,7 +269,8 @@ void ServerSession::on_recipient(std::string_view arguments) {
   }
   Transaction& transaction = *transaction_;
   ++transaction.recipients_tried;
-  const RecipientArguments parsed = parse_recipient_arguments(arguments, transaction.envelope.head.smtp_utf8);
+  const RecipientArguments parsed = parse_recipient_arguments(
+      arguments, {.smtp_utf8 = transaction.envelope.head.smtp_utf8, .dsn = esmtp_ && options_->offer_dsn});
   if (parsed.error != ArgumentError::none) {
     on_argument_error(parsed.error, "501 5.1.3 Bad forward-path\r\n");
     return;
@@ -206,7 +283,52 @@ void ServerSession::on_recipient(std::string_view arguments) {
   }
   recipient_ = parsed.forward_path.text;
   recipient_domain_offset_ = parsed.forward_path.domain_offset;
+  notify_ = parsed.notify;
+  original_recipient_ = parsed.original_recipient;
   pending_ = Wait::recipient_verdict;
+}
+
+// [RFC 1985 §5]
+void ServerSession::on_wake(std::string_view arguments) {
+  ++junk_;
+  if (!options_->offer_etrn) {
+    reply_error(not_implemented);
+  } else if (!esmtp_) {
+    reply_error("503 5.5.1 EHLO first\r\n");
+  } else if (transaction_) {
+    reply_error("503 5.5.1 A transaction is open already\r\n");
+  } else if (!is_hello_name(arguments)) {
+    reply_error("501 5.5.4 One domain, please\r\n");
+  } else if (arguments.front() == '@' || arguments.front() == '#') {
+    reply_error("459 4.7.1 Neither subdomains nor queues by name\r\n");
+  } else {
+    recipient_ = arguments;
+    pending_ = Wait::wake_verdict;
+  }
+}
+
+void ServerSession::on_identity(IdentityCommand command, std::string_view arguments) {
+  const bool xclient = command == IdentityCommand::xclient;
+  ++junk_;
+  if (!(xclient ? facts_.may_xclient : facts_.may_xforward)) {
+    reply_error("550 5.7.0 Not permitted\r\n");
+    return;
+  }
+  if (transaction_) {
+    reply_error("503 5.5.1 A transaction is open already\r\n");
+    return;
+  }
+  ClientIdentity identity = xclient ? asserted_ : forwarded_;
+  if (!read_client_identity(command, arguments, identity)) {
+    reply_error("501 5.5.4 Bad attributes\r\n");
+    return;
+  }
+  (xclient ? asserted_ : forwarded_) = std::move(identity);
+  if (xclient) {
+    pending_ = Wait::identity_verdict;
+  } else {
+    reply("250 2.0.0 Ok\r\n");
+  }
 }
 
 void ServerSession::on_data(std::string_view arguments) {
@@ -221,6 +343,8 @@ void ServerSession::on_data(std::string_view arguments) {
     transaction_->failure_told = true;
   } else if (transaction_->envelope.recipient_count() == 0) {
     reply_error(lmtp() || transaction_->recipients_tried == 0 ? recipient_first : no_recipients);
+  } else if (transaction_->envelope.head.body == mail::BodyType::binary_mime) {
+    reply_error("503 5.5.1 Binary content comes by BDAT\r\n");  // [RFC 3030 §3]
   } else {
     pending_ = Wait::data_verdict;
   }

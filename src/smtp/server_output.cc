@@ -70,6 +70,12 @@ void ServerSession::reply_with_hostname(std::string_view code, std::string_view 
   sink += text;
 }
 
+void ServerSession::greet() {
+  reply_with_hostname("220 ", " ");
+  reply(options_->banner);
+  reply("\r\n");
+}
+
 // The client's mistake.
 void ServerSession::reply_error(std::string_view lines) {
   reply(lines);

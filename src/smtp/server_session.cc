@@ -219,11 +219,13 @@ std::string_view ServerSession::content_refusal() const {
   const mail::ContentFacts& facts = transaction_->scanner.facts();
   if (options_->message_bytes_max != 0 && facts.size > options_->message_bytes_max)
     return "552 5.3.4 Message too large\r\n";
-  if (facts.has_bare_cr || facts.has_bare_lf || facts.has_nul) {
+  const bool binary = facts.form == mail::ContentForm::binary;
+  if (!binary && (facts.has_bare_cr || facts.has_bare_lf || facts.has_nul)) {
     return "550 5.6.11 Content holds a CR, LF or NUL that stands alone\r\n";
   }
   if (facts.received_count >= options_->received_max) return "554 5.4.6 Too many Received fields, this is a loop\r\n";
-  if (facts.longest_line > options_->text_line_bytes_max) return "554 5.6.0 A line of the content is too long\r\n";
+  if (!binary && facts.longest_line > options_->text_line_bytes_max)
+    return "554 5.6.0 A line of the content is too long\r\n";
   return {};
 }
 
@@ -261,6 +263,7 @@ FinishedTransaction ServerSession::take_transaction(mail::Envelope& envelope) {
   const FinishedTransaction finished{ReplySlot{next_slot_}, transaction_->scanner.facts()};
   const std::uint32_t replies = content_replies();
   transaction_.reset();
+  if (forwarded_.address_given || forwarded_.hello_name) forwarded_ = {};
   if (slots_.empty()) slots_.resize(options_->reply_slots_max);
   slots_[next_slot_ % slots_.size()].replies = replies;
   ++next_slot_;
@@ -291,6 +294,7 @@ void ServerSession::on_content_failed(mail::Reply reply, Instant now) {
 
 // The only way out of a transaction but take_transaction(): nothing of it stays but its storage.
 void ServerSession::end_transaction() {
+  if (forwarded_.address_given || forwarded_.hello_name) forwarded_ = {};
   if (!transaction_) return;
   if (transaction_->content_began) content_dropped_ = true;
   spare_envelope_ = std::move(transaction_->envelope);
@@ -308,12 +312,36 @@ void ServerSession::take_verdict(Wait expected, Instant now) {
 void ServerSession::on_connect_verdict(const Verdict& verdict, Instant now) {
   take_verdict(Wait::connect_verdict, now);
   if (verdict.accepted()) {
-    reply_with_hostname("220 ", " ");
-    reply(options_->banner);
-    reply("\r\n");
+    greet();
   } else {
     reply_refusal(verdict);
     if (!closing_) close_with({});
+  }
+  finish_command();
+}
+
+void ServerSession::on_wake_verdict(const Verdict& verdict, bool waiting, Instant now) {
+  take_verdict(Wait::wake_verdict, now);
+  if (!verdict.accepted()) {
+    reply_refusal(verdict);
+  } else if (waiting) {
+    reply("250 2.0.0 Ok, what waits for that node is tried now\r\n");
+  } else {
+    reply("251 2.0.0 Ok, nothing waits for that node\r\n");
+  }
+  finish_command();
+}
+
+void ServerSession::on_identity_verdict(const Verdict& verdict, Instant now) {
+  take_verdict(Wait::identity_verdict, now);
+  if (verdict.accepted()) {
+    greeted_ = false;
+    esmtp_ = false;
+    hello_name_.clear();
+    forwarded_ = {};
+    greet();
+  } else {
+    reply_refusal(verdict);
   }
   finish_command();
 }
@@ -336,7 +364,7 @@ void ServerSession::on_hello_verdict(const Verdict& verdict, Instant now) {
 void ServerSession::on_mail_verdict(const Verdict& verdict, Instant now) {
   take_verdict(Wait::mail_verdict, now);
   if (verdict.accepted()) {
-    reply("250 2.1.0 Ok\r\n");
+    reply(transaction_->priority_lowered ? "250 2.3.6 Ok, with priority 0\r\n" : "250 2.1.0 Ok\r\n");
   } else {
     end_transaction();
     reply_refusal(verdict);
@@ -403,7 +431,8 @@ void ServerSession::on_data_verdict(const Verdict& verdict, Instant now) {
   }
   transaction.content_began = true;
   if (transaction.chunked) {
-    transaction.scanner.reset(mail::ContentForm::plain);
+    transaction.scanner.reset(transaction.envelope.head.body == mail::BodyType::binary_mime ? mail::ContentForm::binary
+                                                                                            : mail::ContentForm::plain);
     begin_chunk();
     return;
   }
@@ -418,7 +447,7 @@ std::string_view ServerSession::hello_name() const {
 }
 
 mail::RecipientView ServerSession::recipient() const {
-  return {{recipient_, recipient_domain_offset_}, {}, {}};
+  return {{recipient_, recipient_domain_offset_}, notify_, original_recipient_};
 }
 
 // --- time ------------------------------------------------------------------------------------------------------------
@@ -438,6 +467,10 @@ void ServerSession::on_deadline(Instant now) {
   if (now_ < next_deadline()) return;
   reply_with_hostname("421 4.4.2 ", " Timeout, closing connection\r\n");
   close_with({});
+}
+
+WallTime ServerSession::wall_now() const {
+  return clocks_.to_wall(now_);
 }
 
 bool ServerSession::at_command_boundary() const {

@@ -23,7 +23,7 @@ std::uint16_t domain_offset_of(std::string_view path) {
 struct Case {
   mail::Envelope envelope;
   Original original;
-  std::vector<FailedRecipient> failed;
+  std::vector<ReportedRecipient> failed;
   Options options{.hostname = "mx1.example.net"};
   std::uint64_t seed = 1;
   std::string text;  // what original.content is a view of
@@ -53,7 +53,7 @@ struct Case {
   }
   std::optional<Notification> compose() {
     Random random(seed);
-    return compose_failure(envelope, original, failed, options, now, random);
+    return dsn::compose(envelope, original, failed, options, now, random);
   }
 };
 
@@ -136,6 +136,47 @@ TEST(Composer, RespectsNotify) {
   ASSERT_TRUE(dsn);
   EXPECT_THAT(dsn->content, AllOf(HasSubstr("failure@example.test"), Not(HasSubstr("never@example.test")),
                                   Not(HasSubstr("success@example.test"))));
+}
+
+TEST(Composer, TellsOfSuccessWhereItWasAskedFor) {
+  Case c;
+  c.envelope.head.dsn_return = mail::DsnReturn::full;
+  c.add("quiet@example.test");
+  c.add("relayed@example.test", {mail::Notify::success}, "rfc822;list@example.test");
+  c.add("mailbox@example.test", {mail::Notify::success | mail::Notify::failure});
+  for (ReportedRecipient& recipient : c.failed) {
+    recipient.action = Action::relayed;
+    recipient.reply = {.code = 250, .status = {2, 6, 0}, .text = "queued"};
+  }
+  c.failed[2].action = Action::delivered;
+  c.failed[2].remote_mta = {};
+  const auto dsn = c.compose();
+  ASSERT_TRUE(dsn);
+  expect_well_formed(*dsn);
+  EXPECT_THAT(dsn->content,
+              AllOf(HasSubstr("Subject: Delivered mail: 2 of your recipients\r\n"),
+                    HasSubstr("Original-Recipient: rfc822; list@example.test\r\n"
+                              "Final-Recipient: rfc822; relayed@example.test\r\nAction: relayed\r\nStatus: 2.6.0\r\n"
+                              "Remote-MTA: dns; mx.example.test\r\nDiagnostic-Code: smtp; 250 2.6.0 queued\r\n"),
+                    HasSubstr("Final-Recipient: rfc822; mailbox@example.test\r\nAction: delivered\r\nStatus: 2.6.0\r\n"
+                              "Diagnostic-Code"),
+                    Not(HasSubstr("quiet@example.test")), Not(HasSubstr("could not be delivered"))));
+  // Without a failure RET=FULL returns the header alone.
+  EXPECT_THAT(dsn->content, AllOf(HasSubstr("Content-Type: text/rfc822-headers\r\n"), Not(HasSubstr("Body line"))));
+}
+
+TEST(Composer, FailureAndSuccessShareOneReport) {
+  Case c;
+  c.add("failed@example.test");
+  c.add("relayed@example.test", {mail::Notify::success});
+  c.failed[1].action = Action::relayed;
+  c.failed[1].reply = {.code = 250, .status = {}, .text = "ok"};
+  const auto dsn = c.compose();
+  ASSERT_TRUE(dsn);
+  expect_well_formed(*dsn);
+  EXPECT_THAT(dsn->content, AllOf(HasSubstr("Undelivered mail: 1 of your recipients"),
+                                  HasSubstr("Action: failed\r\nStatus: 5.1.1\r\n"),
+                                  HasSubstr("Action: relayed\r\nStatus: 2.0.0\r\n"), HasSubstr("Body line")));
 }
 
 TEST(Composer, ReturnsSmallContentUnstuffed) {

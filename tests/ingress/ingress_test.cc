@@ -46,6 +46,10 @@ class FakeDoor final : public Door {
     calls.push_back("recipient " + std::string(forward_path.text));
     return recipient_refusal ? &*recipient_refusal : nullptr;
   }
+  Woken wake(std::string_view domain) override {
+    calls.push_back("wake " + std::string(domain));
+    return Woken::waiting;
+  }
   std::unique_ptr<mail::Message> new_message() override {
     ++messages_out;
     return std::make_unique<mail::Message>();

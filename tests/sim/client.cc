@@ -22,8 +22,10 @@ void Client::plan(std::size_t index) {
   queue_.push_back(
       {.kind = Kind::mail, .bytes = "MAIL FROM:<" + mail.sender + ">\r\n", .mail = index, .alone = first_alone});
   for (std::size_t i = 0; i < mail.recipients.size(); ++i) {
+    const std::string& notify = mail.recipients[i].notify;
     queue_.push_back({.kind = Kind::rcpt,
-                      .bytes = "RCPT TO:<" + mail.recipients[i].address + ">\r\n",
+                      .bytes = "RCPT TO:<" + mail.recipients[i].address + ">" +
+                               (notify.empty() ? std::string() : " NOTIFY=" + notify) + "\r\n",
                       .mail = index,
                       .recipient = i});
   }

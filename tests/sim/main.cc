@@ -34,10 +34,11 @@ void print(const Outcome& outcome) {
   const Oracle::Counts& counts = outcome.counts;
   std::printf(
       "accepted %zu, refused %zu, unknown %zu, unsent %zu messages; recipients delivered %zu (more than once "
-      "%zu), reported %zu, neither %zu, lost to flipped bits %zu\n%u crashes, %.0f s simulated, %llu events, "
+      "%zu), reported %zu, success told %zu, neither %zu, lost to flipped bits %zu\n%u crashes, %.0f s simulated, %llu "
+      "events, "
       "trace %016llx\n",
       counts.accepted, counts.refused, counts.unknown, counts.unsent, counts.delivered, counts.doubled, counts.reported,
-      counts.silent, counts.lost_to_flips, outcome.crashes, outcome.simulated_seconds,
+      counts.successes, counts.silent, counts.lost_to_flips, outcome.crashes, outcome.simulated_seconds,
       static_cast<unsigned long long>(outcome.lines), static_cast<unsigned long long>(outcome.hash));
 }
 

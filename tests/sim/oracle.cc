@@ -143,6 +143,19 @@ void Oracle::on_report(std::string_view sender, std::string_view content, Instan
       violation(name + " names <" + address + ">, which is not of it");
       continue;
     }
+    constexpr std::string_view action_field = "\r\nAction: ";
+    const std::size_t action_at = content.find(action_field, at) + action_field.size();
+    const std::string_view action = content.substr(action_at, content.find("\r\n", action_at) - action_at);
+    if (action == "relayed" || action == "delivered") {
+      recipient->successes.insert(id);
+      if (!recipient->wants_success()) violation(name + ": <" + address + "> told of success, unasked");
+      if ((action == "delivered") != address.ends_with("@maildir.test")) {
+        violation(name + ": <" + address + "> " + std::string(action));
+      }
+      continue;
+    }
+    if (action != "failed") violation(name + ": action " + std::string(action));
+    if (!recipient->wants_failure()) violation(name + ": <" + address + "> told of failure, against its NOTIFY");
     recipient->reports.insert(id);
     const Duration age = now - mail.accepted_at;
     const bool expired =
@@ -158,6 +171,10 @@ void Oracle::judge(bool drained, Instant now) {
       const std::string name =
           "message " + std::to_string(mail->number) + " (" + mail->queue_id + ") for <" + recipient.address + ">";
       // A flipped bit may have hit the batch that holds the settlement and the DSN, of which the DSN is salvaged.
+      if (!recipient.successes.empty() && recipient.deliveries.empty() && !flipped_) {
+        violation(name + ": told of a success that was none");
+      }
+      if (recipient.successes.size() > 1 && !flipped_) violation(name + ": success told in two DSNs");
       if (recipient.reports.size() > 1 && !flipped_) violation(name + ": reported in two DSNs");
       if (!recipient.reports.empty() &&
           std::any_of(recipient.deliveries.begin(), recipient.deliveries.end(),
@@ -173,10 +190,15 @@ void Oracle::judge(bool drained, Instant now) {
       if (mail->fate != Mail::Fate::accepted || !recipient.accepted || !drained || flipped_) continue;
       const bool failed =
           recipient.refused_for_good || rules.hours_may_jump || now - mail->accepted_at >= rules.give_up_after;
-      const bool silent = mail->sender.empty() && failed;
+      const bool silent = (mail->sender.empty() || !recipient.wants_failure()) && failed;
       const bool sender_refused = refused_.contains(mail->sender) && failed;
       if (recipient.deliveries.empty() && recipient.reports.empty() && !silent && !sender_refused) {
         violation(name + ": accepted, then neither delivered nor reported");
+      }
+      // A crash between a delivery and its settlement makes another attempt, which may fail: then that is told.
+      if (recipient.wants_success() && !recipient.deliveries.empty() && !mail->sender.empty() && !failed &&
+          !refused_.contains(mail->sender) && recipient.successes.empty()) {
+        violation(name + ": delivered, and its sender was not told, who had asked");
       }
     }
   }
@@ -193,6 +215,7 @@ Oracle::Counts Oracle::counts() const {
       if (!recipient.deliveries.empty()) ++counts.delivered;
       if (recipient.deliveries.size() > 1) ++counts.doubled;
       if (!recipient.reports.empty()) ++counts.reported;
+      if (!recipient.successes.empty()) ++counts.successes;
       if (mail->fate != Mail::Fate::accepted || !recipient.accepted) continue;
       if (recipient.deliveries.empty() && recipient.reports.empty())
         ++(flipped_ ? counts.lost_to_flips : counts.silent);

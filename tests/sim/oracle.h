@@ -23,6 +23,10 @@ struct Rcpt {
   std::string address;
   bool accepted = false;  // its RCPT was answered 250
   bool refused = false;   // its RCPT was answered otherwise
+  // NOTIFY as the client gives it: "", "NEVER", "SUCCESS", "FAILURE", "SUCCESS,FAILURE".
+  std::string notify{};
+  [[nodiscard]] bool wants_failure() const { return notify.empty() || notify.ends_with("FAILURE"); }
+  [[nodiscard]] bool wants_success() const { return notify.starts_with("SUCCESS"); }
   // What explains that it is never delivered.
   bool refused_for_good = false;  // a next hop answered 5xx, or its domain does not exist
   // Deliveries, in order: when, and whether the relay is known to have read the 250.
@@ -31,7 +35,8 @@ struct Rcpt {
     bool confirmed = false;
   };
   std::vector<Delivery> deliveries{};
-  std::set<std::string> reports{};  // Message-IDs of DSNs that name it
+  std::set<std::string> reports{};    // Message-IDs of DSNs that name it as failed
+  std::set<std::string> successes{};  // as relayed or delivered
 };
 
 struct Mail {
@@ -90,7 +95,7 @@ class Oracle {
 
   struct Counts {
     std::size_t accepted = 0, refused = 0, unknown = 0, unsent = 0;
-    std::size_t delivered = 0, reported = 0, doubled = 0, silent = 0, lost_to_flips = 0;
+    std::size_t delivered = 0, reported = 0, successes = 0, doubled = 0, silent = 0, lost_to_flips = 0;
   };
   [[nodiscard]] Counts counts() const;
 

@@ -1,6 +1,7 @@
 #include "tests/sim/scenario.h"
 
 #include <algorithm>
+#include <array>
 #include <cstring>
 #include <fcntl.h>
 #include <memory>
@@ -270,6 +271,10 @@ Mail& Run::make_mail() {
   std::string content = make_content(number);
   if (bad) content += "a bare\nline feed\r\n";
   Mail& mail = oracle_.add(sender, std::move(content), recipients);
+  for (Rcpt& recipient : mail.recipients) {
+    static constexpr std::array wishes{"SUCCESS", "SUCCESS,FAILURE", "FAILURE", "NEVER"};
+    if (chance(25)) recipient.notify = wishes[below(wishes.size())];
+  }
   for (const std::string& recipient : recipients) {
     if (recipient.ends_with("@nowhere.test")) oracle_.on_refused(recipient);
   }

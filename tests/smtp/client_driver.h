@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -26,15 +27,26 @@ struct Message {
   mail::ContentFacts facts;
   std::string added;
   std::string content;
+  mail::DsnReturn dsn_return = mail::DsnReturn::unspecified;
+  std::string envelope_id;
+  std::int8_t priority = 0;
+  std::vector<mail::Notify> notify;              // of each forward path, or none
+  std::vector<std::string> original_recipients;  // the same
 
-  [[nodiscard]] DeliveryRequest request(std::vector<std::string_view>& paths) const {
+  [[nodiscard]] DeliveryRequest request(std::vector<std::string_view>& paths, std::vector<DsnRequest>& asked) const {
     paths.assign(forward_paths.begin(), forward_paths.end());
+    asked.clear();
+    for (std::size_t i = 0; i < notify.size(); ++i) asked.push_back({notify[i], original_recipients[i]});
     return {.reverse_path = reverse_path,
             .forward_paths = paths,
             .body = body,
             .smtp_utf8 = smtp_utf8,
             .content = facts,
-            .added_bytes = added.size()};
+            .added_bytes = added.size(),
+            .dsn_requests = asked,
+            .dsn_return = dsn_return,
+            .envelope_id = envelope_id,
+            .priority = priority};
   }
 };
 
@@ -53,7 +65,8 @@ class ClientDriver {
   void begin(const Message& message) {
     message_ = &message;
     std::vector<std::string_view> paths;
-    session.begin(message.request(paths), now_);
+    std::vector<DsnRequest> asked;
+    session.begin(message.request(paths, asked), now_);
     turn();
   }
 

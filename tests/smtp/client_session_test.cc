@@ -75,10 +75,10 @@ ClientDriver greeted(const std::vector<std::string>& extensions, const ClientOpt
 //   S: what the peer sends, with CRLF      C: what must have been handed over since the last C block, with CRLF
 //   O: an option: no-pipelining, no-chunking, fail-without-8bitmime, lmtp
 //   M: a content line, CRLF added; M~ without (the last)
-//   B: begin: reverse-path, forward-paths; and form=plain, body=8bitmime, smtputf8
-//   L: connection lost    T: the deadline passes    Q: quit()
-//   R: one recipient's result: outcome, code, status ("-": none), beyond-limit     D: disposition and connection's
-//   verdict W: what is wanted: bytes, delivery, content, close      F: code of failure()
+//   B: begin: reverse-path, forward-paths; and form=plain, body=8bitmime, smtputf8, ret=, envid=, priority=, and
+//   notify= orcpt= in pairs, one for each forward-path L: connection lost    T: the deadline passes    Q: quit() R: one
+//   recipient's result: outcome, code, status ("-": none), beyond-limit     D: disposition and connection's verdict W:
+//   what is wanted: bytes, delivery, content, close      F: code of failure()
 
 struct Transcript {
   std::string name;
@@ -146,6 +146,13 @@ std::string text_of(const TakenResult& result) {
   return text;
 }
 
+mail::Notify parse_notify_of(std::string_view words) {
+  const auto has = [words](std::string_view word) { return words.find(word) != std::string_view::npos; };
+  return {static_cast<std::uint8_t>(
+      (has("never") ? unsigned{mail::Notify::never} : 0u) | (has("success") ? unsigned{mail::Notify::success} : 0u) |
+      (has("failure") ? unsigned{mail::Notify::failure} : 0u) | (has("delay") ? unsigned{mail::Notify::delay} : 0u))};
+}
+
 Message message_from(const std::string& begin, const std::string& content) {
   Message message;
   mail::ContentForm form = mail::ContentForm::dot_stuffed;
@@ -158,6 +165,16 @@ Message message_from(const std::string& begin, const std::string& content) {
       message.body = mail::BodyType::eight_bit_mime;
     } else if (word == "smtputf8") {
       message.smtp_utf8 = true;
+    } else if (word.starts_with("ret=")) {
+      message.dsn_return = word == "ret=full" ? mail::DsnReturn::full : mail::DsnReturn::headers;
+    } else if (word.starts_with("priority=")) {
+      message.priority = static_cast<std::int8_t>(std::stoi(word.substr(9)));
+    } else if (word.starts_with("envid=")) {
+      message.envelope_id = word.substr(6);
+    } else if (word.starts_with("notify=")) {
+      message.notify.push_back(parse_notify_of(word.substr(7)));
+    } else if (word.starts_with("orcpt=")) {
+      message.original_recipients.push_back(word.substr(6));
     } else if (word.front() == '<') {
       const std::string path = word.substr(1, word.size() - 2);
       if (first) {
@@ -611,6 +628,19 @@ TEST(ClientSession, ContentWithBareLineEndsGoesOnlyWhereBinaryMimeIsOffered) {
     EXPECT_EQ(text_of(driver.results.at(0)), "lacks reusable");
     EXPECT_EQ(text_of(driver.results.at(0).recipients.at(0)), "failed 0 5.6.3");
   }
+  // Text that was declared binary travels as text where it must; a last line without its end is none.
+  Message text = message_of("Subject: x\r\n\r\nhello\r\n", {"b@example.net"}, mail::ContentForm::binary);
+  text.body = mail::BodyType::binary_mime;
+  EXPECT_FALSE(mail::needs_binary_mime(text.facts));
+  EXPECT_TRUE(mail::needs_binary_mime(testing::reference_facts("Subject: x\r\n\r\nhello", mail::ContentForm::binary)));
+  EXPECT_FALSE(mail::needs_binary_mime(testing::reference_facts("Subject: x\r\n\r\nhello", mail::ContentForm::plain)));
+  ClientDriver plain = greeted({"PIPELINING"});
+  plain.begin(text);
+  EXPECT_EQ(plain.wire.find("BODY="), std::string::npos);
+  ClientDriver able = greeted({"PIPELINING", "CHUNKING", "BINARYMIME"});
+  able.begin(text);
+  EXPECT_NE(able.wire.find("BODY=BINARYMIME\r\n"), std::string::npos);
+
   ClientDriver driver = greeted({"PIPELINING", "CHUNKING", "BINARYMIME"});
   driver.begin(binary);
   EXPECT_NE(driver.wire.find("BODY=BINARYMIME\r\n"), std::string::npos);

@@ -64,13 +64,14 @@ TEST(CommandTest, ChunkArguments) {
 }
 
 TEST(CommandTest, RecipientsHaveAName) {
-  EXPECT_EQ(parse_recipient_arguments("TO:<a@b.example>", false).forward_path.domain(), "b.example");
-  EXPECT_EQ(parse_recipient_arguments("to:  <postmaster>", false).error, ArgumentError::none);
-  EXPECT_EQ(parse_recipient_arguments("TO:<>", false).error, ArgumentError::path);
-  EXPECT_EQ(parse_recipient_arguments("TO <a@b.example>", false).error, ArgumentError::syntax);
-  EXPECT_EQ(parse_recipient_arguments("TO:<\xC3\xA4@b.example>", false).error, ArgumentError::eight_bit);
-  EXPECT_EQ(parse_recipient_arguments("TO:<\xC3\xA4@b.example>", true).error, ArgumentError::none);
-  EXPECT_EQ(parse_recipient_arguments("TO:<a@b.example> X=1", true).error, ArgumentError::unknown_parameter);
+  EXPECT_EQ(parse_recipient_arguments("TO:<a@b.example>", {}).forward_path.domain(), "b.example");
+  EXPECT_EQ(parse_recipient_arguments("to:  <postmaster>", {}).error, ArgumentError::none);
+  EXPECT_EQ(parse_recipient_arguments("TO:<>", {}).error, ArgumentError::path);
+  EXPECT_EQ(parse_recipient_arguments("TO <a@b.example>", {}).error, ArgumentError::syntax);
+  EXPECT_EQ(parse_recipient_arguments("TO:<\xC3\xA4@b.example>", {}).error, ArgumentError::eight_bit);
+  EXPECT_EQ(parse_recipient_arguments("TO:<\xC3\xA4@b.example>", {.smtp_utf8 = true}).error, ArgumentError::none);
+  EXPECT_EQ(parse_recipient_arguments("TO:<a@b.example> X=1", {.smtp_utf8 = true}).error,
+            ArgumentError::unknown_parameter);
 }
 
 TEST(CommandTest, HelloNames) {

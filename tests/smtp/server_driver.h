@@ -120,6 +120,12 @@ class ServerDriver {
         case Wait::connect_verdict:
           session_.on_connect_verdict(verdict_for(wait), now_);
           break;
+        case Wait::wake_verdict:
+          session_.on_wake_verdict(verdict_for(wait), session_.wake_domain() != "idle.example", now_);
+          break;
+        case Wait::identity_verdict:
+          session_.on_identity_verdict(verdict_for(wait), now_);
+          break;
         case Wait::hello_verdict:
           session_.on_hello_verdict(verdict_for(wait), now_);
           break;

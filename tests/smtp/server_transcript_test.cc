@@ -2,6 +2,7 @@
 //
 //   # comment
 //   @options message_bytes_max=1000 …   before anything else; the test's options with these changed; lmtp=1
+//   @listed                             the same: the peer may say XCLIENT and XFORWARD
 //   C: EHLO client.example              a line of the client, with CRLF
 //   c: raw bytes                        the same without CRLF
 //   S: 250 2.0.0 Ok                     a line of the server
@@ -21,6 +22,10 @@
 //   @finished N                         so many transactions were accepted
 //   @from PATH / @to PATH PATH …        envelope of the last one
 //   @original ORCPT …                   its original recipients; -: none
+//   @dsn RET ENVID                      what it asks of reports: FULL or HDRS, xtext; -: nothing
+//   @priority N / @held DATE-TIME       of the last one
+//   @trusted                            from now on the peer may relay
+//   @notify NOTIFY ORCPT                the same of its first recipient, by the next such line of the next one …
 //   @content TEXT                       its content; several lines are one text
 #include <algorithm>
 #include <chrono>
@@ -40,6 +45,7 @@
 
 #include <gtest/gtest.h>
 
+#include <postern/base/date.h>
 #include <postern/base/time.h>
 #include <postern/mail/reply.h>
 #include <postern/smtp/server_options.h>
@@ -59,6 +65,7 @@ struct Step {
 
 struct Transcript {
   std::shared_ptr<ServerOptions> options = std::make_shared<ServerOptions>();
+  ServerFacts facts{.peer_address = "192.0.2.1"};
   std::vector<Step> steps;
   std::size_t client_bytes = 0;
 };
@@ -122,7 +129,16 @@ void set_options(ServerOptions& options, std::istringstream& words) {
       {"tiny_chunks_max", &options.tiny_chunks_max}};
   const std::map<std::string, bool*> flags = {{"offer_eight_bit_mime", &options.offer_eight_bit_mime},
                                               {"offer_chunking", &options.offer_chunking},
-                                              {"offer_smtp_utf8", &options.offer_smtp_utf8}};
+                                              {"offer_smtp_utf8", &options.offer_smtp_utf8},
+                                              {"offer_pipelining", &options.offer_pipelining},
+                                              {"offer_size", &options.offer_size},
+                                              {"offer_enhanced_status_codes", &options.offer_enhanced_status_codes},
+                                              {"offer_dsn", &options.offer_dsn},
+                                              {"offer_binary_mime", &options.offer_binary_mime},
+                                              {"offer_limits", &options.offer_limits},
+                                              {"offer_mt_priority", &options.offer_mt_priority},
+                                              {"offer_future_release", &options.offer_future_release},
+                                              {"offer_etrn", &options.offer_etrn}};
   for (std::string word; words >> word;) {
     const std::string name = word.substr(0, word.find('='));
     const unsigned long long value = std::stoull(word.substr(name.size() + 1));
@@ -132,6 +148,8 @@ void set_options(ServerOptions& options, std::istringstream& words) {
       *wide.at(name) = value;
     } else if (narrow.contains(name)) {
       *narrow.at(name) = static_cast<std::uint32_t>(value);
+    } else if (name == "hold_max_seconds") {
+      options.hold_max = std::chrono::seconds(value);
     } else {
       *flags.at(name) = value != 0;
     }
@@ -163,6 +181,8 @@ Transcript read_transcript(const std::filesystem::path& path) {
     } else if (line.starts_with("@options ")) {
       std::istringstream words(line.substr(9));
       set_options(*transcript.options, words);
+    } else if (line == "@listed") {
+      transcript.facts.may_xclient = transcript.facts.may_xforward = true;
     } else if (line.starts_with("@content") && !transcript.steps.empty() &&
                transcript.steps.back().text.starts_with("content")) {
       transcript.steps.back().text += unescape(std::string_view(line).substr(std::min<std::size_t>(line.size(), 9)));
@@ -193,6 +213,8 @@ Wait wait_named(std::string_view name) {
   if (name == "hello") return Wait::hello_verdict;
   if (name == "mail") return Wait::mail_verdict;
   if (name == "recipient") return Wait::recipient_verdict;
+  if (name == "wake") return Wait::wake_verdict;
+  if (name == "identity") return Wait::identity_verdict;
   EXPECT_EQ(name, "data");
   return Wait::data_verdict;
 }
@@ -208,7 +230,8 @@ class Replay {
   Replay(const Transcript& transcript, Cut cut) : transcript_(transcript), cut_(cut) {}
 
   void run() {
-    driver_ = std::make_unique<ServerDriver>(transcript_.options, ServerFacts{"192.0.2.1", true});
+    driver_ = std::make_unique<ServerDriver>(transcript_.options, transcript_.facts);
+    driver_->session().set_clocks({.monotonic = Instant{}, .wall = *parse_rfc3339("2026-07-06T10:00:00Z")});
     for (const Step& step : transcript_.steps) {
       SCOPED_TRACE("line " + std::to_string(step.line));
       switch (step.kind) {
@@ -305,6 +328,41 @@ class Replay {
       for (std::size_t i = 0; i < envelope.recipient_count(); ++i)
         paths.emplace_back(envelope.recipient(i).forward_path.text);
       EXPECT_EQ(paths, std::vector<std::string>(std::istream_iterator<std::string>(words), {}));
+    } else if (name == "trusted") {
+      driver_->session().set_trusted(true);
+    } else if (name == "priority") {
+      ASSERT_FALSE(driver_->finished().empty());
+      int priority = 0;
+      words >> priority;
+      EXPECT_EQ(driver_->finished().back().envelope.head.priority, priority);
+    } else if (name == "held") {
+      ASSERT_FALSE(driver_->finished().empty());
+      std::string until;
+      words >> until;
+      EXPECT_EQ(driver_->finished().back().envelope.head.hold_until, parse_rfc3339(until));
+    } else if (name == "dsn") {
+      ASSERT_FALSE(driver_->finished().empty());
+      const mail::Envelope& envelope = driver_->finished().back().envelope;
+      std::string returned, id;
+      words >> returned >> id;
+      const auto wanted = returned == "FULL"   ? mail::DsnReturn::full
+                          : returned == "HDRS" ? mail::DsnReturn::headers
+                                               : mail::DsnReturn::unspecified;
+      EXPECT_EQ(envelope.head.dsn_return, wanted);
+      EXPECT_EQ(envelope.dsn_envelope_id(), id == "-" ? "" : id);
+      next_notify_ = 0;
+    } else if (name == "notify") {
+      ASSERT_FALSE(driver_->finished().empty());
+      const mail::RecipientView recipient = driver_->finished().back().envelope.recipient(next_notify_++);
+      std::string notify, original;
+      words >> notify >> original;
+      std::uint8_t bits = 0;
+      if (notify.find("NEVER") != std::string::npos) bits |= mail::Notify::never;
+      if (notify.find("SUCCESS") != std::string::npos) bits |= mail::Notify::success;
+      if (notify.find("FAILURE") != std::string::npos) bits |= mail::Notify::failure;
+      if (notify.find("DELAY") != std::string::npos) bits |= mail::Notify::delay;
+      EXPECT_EQ(recipient.notify.bits, bits);
+      EXPECT_EQ(recipient.original_recipient, original == "-" ? "" : original);
     } else {
       FAIL() << "no such directive: @" << text;
     }
@@ -314,6 +372,7 @@ class Replay {
   const Cut cut_;
   std::unique_ptr<ServerDriver> driver_;
   std::size_t written_ = 0;
+  std::size_t next_notify_ = 0;  // the recipient of the next @notify
 };
 
 std::filesystem::path transcripts_folder() {

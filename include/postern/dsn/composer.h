@@ -22,10 +22,18 @@
 
 namespace postern::dsn {
 
-// One recipient that failed for good.
-struct FailedRecipient {
-  std::uint16_t index = 0;        // in the original envelope
-  bool expired = false;           // its give-up time came: status 4.4.7, `reply` being the last one had
+// What became of a recipient [RFC 3464 §2.3.3].
+enum class Action : std::uint8_t {
+  failed,     // for good
+  delivered,  // into a mailbox of ours
+  relayed,    // to a next hop that does not offer DSN: nobody will tell more
+};
+
+// One recipient to report.
+struct ReportedRecipient {
+  std::uint16_t index = 0;  // in the original envelope
+  Action action = Action::failed;
+  bool expired = false;           // failed: its give-up time came: status 4.4.7, `reply` being the last one had
   mail::Reply reply{};            // code 0: ours, not a next hop's; then no Diagnostic-Code is given
   std::string_view remote_mta{};  // name of the next hop that said so; empty: none did
   WallTime last_attempt_at{};     // epoch: unknown
@@ -57,22 +65,23 @@ struct Notification {
   mail::ContentFacts facts{};  // of `content`
 };
 
-// Whether the sender wants to hear of this recipient's failure: NOTIFY without FAILURE, or NEVER, says no [RFC 3461
-// §4.1].
-[[nodiscard]] bool wants_failure_report(const mail::RecipientView& recipient);
+// Whether the sender wants to hear of this end of the recipient: of a failure unless NOTIFY lacks FAILURE, of a success
+// when NOTIFY has SUCCESS [RFC 3461 §4.1].
+[[nodiscard]] bool wants_report(const mail::RecipientView& recipient, Action action);
 
-// Whether the driver must give all of the original's content to compose_failure(), not its header section alone.
+// Whether the driver must give all of the original's content to compose() when a recipient failed, not its header
+// section alone.
 [[nodiscard]] bool returns_content(const mail::Envelope& envelope, const mail::ContentFacts& facts,
                                    const Options& options);
 
-// One DSN about the recipients of `failed` whose sender wants it. nullopt when there is none to send: the reverse-path
-// is null [RFC 5321 §6.1], or none of them is to be reported. `now` becomes Date; `random` the Message-ID and the
-// boundary.
+// One DSN about those of `recipients` whose sender wants it. nullopt when there is none to send: the reverse-path is
+// null [RFC 5321 §6.1], or none of them is to be reported. `now` becomes Date; `random` the Message-ID and the
+// boundary. Without a failed recipient in it, it returns the header section alone [RFC 3461 §4.3].
 //
 // A sender or recipient with non-ASCII in its address is reported as utf-8-addr-xtext [RFC 6533 §3]. When the original
 // came with SMTPUTF8, what is returned of it goes as message/global(-headers), and the DSN itself asks for SMTPUTF8.
-[[nodiscard]] std::optional<Notification> compose_failure(const mail::Envelope& envelope, const Original& original,
-                                                          std::span<const FailedRecipient> failed,
-                                                          const Options& options, WallTime now, Random& random);
+[[nodiscard]] std::optional<Notification> compose(const mail::Envelope& envelope, const Original& original,
+                                                  std::span<const ReportedRecipient> recipients, const Options& options,
+                                                  WallTime now, Random& random);
 
 }  // namespace postern::dsn

@@ -27,4 +27,14 @@ struct ContentFacts {
   std::uint64_t size = 0;
 };
 
+// Longest line that SMTP promises to carry, without its CRLF [RFC 5321 §4.5.3.1.6].
+inline constexpr std::uint64_t text_line_bytes_max = 998;
+
+// Whether only BODY=BINARYMIME carries this content unharmed [RFC 3030 §3]. One that came as binary and is text all the
+// same may travel as text.
+[[nodiscard]] constexpr bool needs_binary_mime(const ContentFacts& facts) {
+  if (facts.has_bare_cr || facts.has_bare_lf || facts.has_nul) return true;
+  return facts.form == ContentForm::binary && (!facts.ends_with_crlf || facts.longest_line > text_line_bytes_max);
+}
+
 }  // namespace postern::mail

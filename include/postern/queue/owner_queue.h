@@ -186,8 +186,8 @@ class OwnerQueue {
   // No next hop of the site can be reached: all that is ready for it is deferred, as after an attempt.
   void defer_site(SiteId site, const mail::Reply& reply, ClockPair now);
 
-  // Makes all scheduled recipients of a destination due, spread over `spread` (0: at once), none later than it would
-  // have been. False when none is scheduled.
+  // Makes all scheduled recipients of a destination but those of held messages due, spread over `spread` (0: at once),
+  // none later than it would have been. False when none is scheduled.
   bool flush(std::string_view destination, Duration spread, ClockPair now);
 
   // --- outputs. At most one settlement or retry update per recipient that an input concerns.
@@ -236,6 +236,7 @@ class OwnerQueue {
     std::int8_t priority = 0;
     bool null_sender : 1 = false;
     bool many : 1 = false;  // had more than one recipient: they are kept together
+    bool held : 1 = false;  // hold_until has not come
 
     [[nodiscard]] mail::Location location() const {
       return {.log = static_cast<std::uint16_t>(queue_id.log()), .length = length, .position = position};

@@ -71,13 +71,20 @@ struct PeerExtensions {
   bool smtp_utf8 = false;
   bool enhanced_status_codes = false;
   bool dsn = false;
+  bool mt_priority = false;
   bool starttls = false;
   bool require_tls = false;
   bool size = false;
   std::uint64_t size_max = 0;    // 0: no limit known
   std::uint64_t mail_max = 0;    // LIMITS MAILMAX=, transactions per session; 0: not given [RFC 9422]
   std::uint64_t rcpt_max = 0;    // LIMITS RCPTMAX=, recipients per transaction
-  std::uint64_t domain_max = 0;  // LIMITS RCPTDOMAINMAX=, domains per transaction; kept by who groups recipients
+  std::uint64_t domain_max = 0;  // LIMITS RCPTDOMAINMAX=, domains per transaction
+};
+
+// What the sender asked to be told of one recipient, passed on as it was given [RFC 3461 §5.2.1].
+struct DsnRequest {
+  mail::Notify notify;
+  std::string_view original_recipient;  // ORCPT as given; empty: not given
 };
 
 // One delivery: recipients of one message for this peer. The session copies what it needs; nothing need outlive
@@ -89,6 +96,11 @@ struct DeliveryRequest {
   bool smtp_utf8 = false;                                // the sender gave SMTPUTF8
   mail::ContentFacts content = {};                       // of the content as it is kept
   std::uint64_t added_bytes = 0;  // of the fields we put in front: CRLF lines, ASCII, none begins with a dot
+  // Sent when the peer offers DSN; whoever began the delivery reports itself when it does not.
+  std::span<const DsnRequest> dsn_requests = {};  // of each forward path; empty: none asked for anything
+  mail::DsnReturn dsn_return = mail::DsnReturn::unspecified;
+  std::string_view envelope_id = {};  // still xtext; empty: not given
+  std::int8_t priority = 0;           // MT-PRIORITY, −9…9; sent when the peer offers it
 };
 
 // How the content goes out: the added fields, then the content (stuffed if `stuff`), then `trailer`.
@@ -164,8 +176,9 @@ class ClientSession {
   void on_deadline(Instant now);
 
   // Starts one delivery; only when want() is delivery. A request that cannot be sent to this peer has its result at
-  // once. Recipients beyond RCPTMAX are deferred unsent (4.5.3), see recipients_max(); like those for whom the peer has
-  // no room in this transaction they are beyond_limit when at least one recipient was relayed or failed.
+  // once. Recipients beyond RCPTMAX or RCPTDOMAINMAX are deferred unsent (4.5.3), see recipients_max(); like those for
+  // whom the peer has no room in this transaction they are beyond_limit when at least one recipient was relayed or
+  // failed.
   void begin(const DeliveryRequest& request, Instant now);
 
   // From begin() until its result. Decided by form and offer:
@@ -250,6 +263,7 @@ class ClientSession {
   // A delivery's begin and end.
   void open_recipients(const DeliveryRequest& request);
   void refuse_unsendable(const DeliveryRequest& request);
+  [[nodiscard]] bool takes_domain_of(std::string_view forward_path);
   void plan_content(const DeliveryRequest& request);
   void write_commands(const DeliveryRequest& request);
   void settle(std::size_t recipient, mail::Outcome outcome, const mail::Reply& reply);
@@ -288,6 +302,7 @@ class ClientSession {
   std::vector<std::size_t> command_ends_;  // in commands_
   std::vector<std::uint32_t> rcpt_of_;     // the n-th RCPT's index in the request
   std::vector<RecipientState> recipient_states_;
+  std::vector<std::string_view> domains_;       // of the request that begins, as far as RCPTDOMAINMAX counts them
   std::vector<mail::RecipientResult> results_;  // never shrinks, so that the replies' texts keep their capacity
 };
 

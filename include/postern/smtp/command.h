@@ -1,12 +1,15 @@
-// Reading of command lines [RFC 5321 §4.1.1, RFC 3030 §2, RFC 1870, RFC 6152, RFC 6531].
+// Reading of command lines [RFC 5321 §4.1.1, RFC 3030 §2, RFC 1870, RFC 3461 §4, RFC 4865, RFC 6152,
+// RFC 6531, RFC 6710].
 //
 // Grammar only: whether a command is in order, offered or permitted is the session's to say. Everything is a view into
 // the line. Driven by smtp/server_session.cc.
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string_view>
 
+#include <postern/base/time.h>
 #include <postern/mail/envelope.h>
 #include <postern/smtp/path.h>
 
@@ -30,6 +33,8 @@ enum class Verb : std::uint8_t {
   auth,
   turn,
   etrn,
+  xclient,
+  xforward,
   send,
   soml,
   saml,  // known, not implemented
@@ -60,6 +65,7 @@ struct Command {
     case Verb::auth:
     case Verb::turn:
     case Verb::etrn:
+    case Verb::xclient:  // what follows is the session of another client
       return true;
     default:
       return false;
@@ -78,7 +84,11 @@ enum class ArgumentError : std::uint8_t {
 struct OfferedParameters {
   bool size = false;
   bool eight_bit_mime = false;
+  bool binary_mime = false;  // beside eight_bit_mime
   bool smtp_utf8 = false;
+  bool dsn = false;
+  bool mt_priority = false;
+  bool future_release = false;
 };
 
 struct MailArguments {
@@ -87,19 +97,26 @@ struct MailArguments {
   std::uint64_t size = 0;       // SIZE=, up to 20 digits; what 64 bits do not hold is UINT64_MAX. 0: not given
   mail::BodyType body = mail::BodyType::seven_bit;
   bool smtp_utf8 = false;
+  mail::DsnReturn dsn_return = mail::DsnReturn::unspecified;  // RET=
+  std::string_view envelope_id;                               // ENVID=, still xtext; empty: not given
+  std::int8_t priority = 0;                                   // MT-PRIORITY=, −9…9
+  std::optional<Duration> hold_for;                           // HOLDFOR=, 0 … 999,999,999 seconds
+  WallTime hold_until{};                                      // HOLDUNTIL=; epoch: not given
 };
 
 // `arguments` of MAIL: "FROM:<path> [SP parameters]". White space behind the colon is tolerated, as everyone does.
-// A parameter given twice is a syntax error. BODY=BINARYMIME is not offered and thus an unknown parameter.
+// A parameter given twice is a syntax error.
 [[nodiscard]] MailArguments parse_mail_arguments(std::string_view arguments, OfferedParameters offered);
 
 struct RecipientArguments {
   ArgumentError error = ArgumentError::none;
-  mail::PathView forward_path;  // never null; without a domain only for postmaster
+  mail::PathView forward_path;          // never null; without a domain only for postmaster
+  mail::Notify notify;                  // NOTIFY=
+  std::string_view original_recipient;  // ORCPT= as given; empty: not given
 };
 
-// `arguments` of RCPT: "TO:<path>"; no parameter is offered. `smtp_utf8`: the transaction's MAIL asked for it.
-[[nodiscard]] RecipientArguments parse_recipient_arguments(std::string_view arguments, bool smtp_utf8);
+// `arguments` of RCPT: "TO:<path> [SP parameters]". `offered.smtp_utf8`: the transaction's MAIL asked for it.
+[[nodiscard]] RecipientArguments parse_recipient_arguments(std::string_view arguments, OfferedParameters offered);
 
 struct ChunkArguments {
   bool valid = false;

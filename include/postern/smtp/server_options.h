@@ -26,10 +26,21 @@ struct ServerOptions {
   std::uint32_t received_max = 100;           // this many Received fields are a loop [RFC 5321 §6.3]
   std::uint32_t reply_slots_max = 8;          // transactions that wait for stable storage; 1…reply_slots_limit
 
-  // Extensions beside PIPELINING, SIZE and ENHANCEDSTATUSCODES, which are always offered to EHLO.
+  // Extensions offered to EHLO; set_offers() [smtp/extension.h] sets them for a listener.
+  bool offer_pipelining = true;
+  bool offer_size = true;
+  bool offer_enhanced_status_codes = true;
   bool offer_eight_bit_mime = true;
   bool offer_chunking = true;
   bool offer_smtp_utf8 = true;
+  bool offer_binary_mime = false;     // RFC 3030, with CHUNKING and 8BITMIME
+  bool offer_dsn = false;             // RFC 3461
+  bool offer_limits = false;          // RFC 9422: RCPTMAX
+  bool offer_mt_priority = false;     // RFC 6710
+  bool offer_future_release = false;  // RFC 4865, to trusted peers
+  bool offer_etrn = false;            // RFC 1985
+
+  Duration hold_max = std::chrono::hours(24 * 7);  // FUTURERELEASE; below 10^9 seconds
 
   // Each count reaching its limit ends the session with 421 4.7.0. All start again with an accepted content.
   std::uint32_t errors_max = 20;         // commands answered with an error of the client's making

@@ -30,6 +30,7 @@
 #include <postern/mail/envelope.h>
 #include <postern/mail/queue_id.h>
 #include <postern/mail/reply.h>
+#include <postern/smtp/client_identity.h>
 #include <postern/smtp/command.h>
 #include <postern/smtp/content_scanner.h>
 #include <postern/smtp/server_options.h>
@@ -53,11 +54,15 @@ inline constexpr std::size_t reply_line_max = 512;  // [RFC 5321 §4.5.3.1.5]
 struct ServerFacts {
   std::string peer_address;  // "192.0.2.1", for logs
   bool esmtp = true;         // false: EHLO is not known on this listener, HELO only. Not looked at in LMTP
+  bool may_xclient = false;  // a listed peer, which speaks for its clients
+  bool may_xforward = false;
 };
 
 enum class Wait : std::uint8_t {
   bytes,              // on_bytes(), when the client sends more.
   connect_verdict,    // on_connect_verdict(), before the greeting. The first of all waits.
+  wake_verdict,       // on_wake_verdict(), for wake_domain() just read.
+  identity_verdict,   // on_identity_verdict(), for asserted_client() just read.
   hello_verdict,      // on_hello_verdict(), for hello_name() just read.
   mail_verdict,       // on_mail_verdict(), for envelope()'s reverse_path() and head.declared_size.
   recipient_verdict,  // on_recipient_verdict(), for recipient() just read.
@@ -99,6 +104,14 @@ class ServerSession {
 
   [[nodiscard]] Wait wait() const;
 
+  // Both clocks at one moment, from which the session reckons wall time; to be called again from time to time, as
+  // clocks are set. Only FUTURERELEASE needs it.
+  void set_clocks(ClockPair clocks) { clocks_ = clocks; }
+  // The peer is another than was thought; before the connect verdict.
+  void set_facts(ServerFacts facts) { facts_ = std::move(facts); }
+  // Whether the peer may relay: its priority counts, and it may have mail held. For the commands that follow.
+  void set_trusted(bool trusted) { trusted_ = trusted; }
+
   // --- input ---------------------------------------------------------------------------------------------------------
   // Reads from `bytes`, which may end anywhere, also between CR and LF. Returns the count consumed; short of all only
   // when wait() is no longer Wait::bytes, after a piece of content, and after content was dropped. At least one byte is
@@ -127,6 +140,9 @@ class ServerSession {
   // --------------------------------------------------------------------------------- `now` starts the client's next
   // deadline; it may be left out when the verdict is given at once. Accepting allocates nothing.
   void on_connect_verdict(const Verdict& verdict, Instant now = {});
+  // ETRN: `waiting`: there is, or may be, mail for the domain, and it is tried now. A refusal is 458 or 459.
+  void on_wake_verdict(const Verdict& verdict, bool waiting, Instant now = {});
+  void on_identity_verdict(const Verdict& verdict, Instant now = {});  // accepted: the session begins anew
   void on_hello_verdict(const Verdict& verdict, Instant now = {});
   void on_mail_verdict(const Verdict& verdict, Instant now = {});
   void on_recipient_verdict(const Verdict& verdict, Instant now = {});
@@ -140,10 +156,16 @@ class ServerSession {
   // --- what a verdict is about
   // -------------------------------------------------------------------------------------------
   [[nodiscard]] const ServerFacts& facts() const { return facts_; }
+  // Only in Wait::wake_verdict: a word of 1…255 visible ASCII characters, not known to be a domain.
+  [[nodiscard]] std::string_view wake_domain() const { return recipient_; }
+  // What XCLIENT has said since the connection began, and XFORWARD since the last transaction.
+  [[nodiscard]] const ClientIdentity& asserted_client() const { return asserted_; }
+  [[nodiscard]] const ClientIdentity& forwarded_client() const { return forwarded_; }
   // In Wait::hello_verdict the name just said, afterwards the accepted one; "" before any.
   [[nodiscard]] std::string_view hello_name() const;
-  // Of the current transaction; nullptr when there is none. head has declared_size, body, smtp_utf8 and protocol; the
-  // rest (received_at, client …) is the driver's to set in what take_transaction() gave.
+  // Of the current transaction; nullptr when there is none. head has declared_size, body, smtp_utf8, dsn_return,
+  // priority, hold_until and protocol; the rest (received_at, client …) is the driver's to set in what
+  // take_transaction() gave.
   [[nodiscard]] const mail::Envelope* envelope() const { return transaction_ ? &transaction_->envelope : nullptr; }
   // Only in Wait::recipient_verdict; valid until the verdict.
   [[nodiscard]] mail::RecipientView recipient() const;
@@ -197,10 +219,11 @@ class ServerSession {
     std::uint32_t recipients_accepted = 0;  // RCPTs answered 250: LMTP's content gets so many replies
     std::uint32_t recipients_excess = 0;
     std::uint32_t tiny_chunks = 0;
-    bool expanded = false;       // a recipient was: from then on each address stands in the envelope once
-    bool chunked = false;        // a BDAT was read: no RCPT and no DATA any more
-    bool content_began = false;  // the data verdict accepted
-    bool dropped = false;        // no content is handed out any more
+    bool expanded = false;          // a recipient was: from then on each address stands in the envelope once
+    bool chunked = false;           // a BDAT was read: no RCPT and no DATA any more
+    bool content_began = false;     // the data verdict accepted
+    bool dropped = false;           // no content is handed out any more
+    bool priority_lowered = false;  // MAIL asked for a higher one than it gets
   };
 
   struct Slot {
@@ -220,6 +243,8 @@ class ServerSession {
   [[nodiscard]] bool lmtp() const { return options_->dialect == Dialect::lmtp; }
   void on_mail(std::string_view arguments);
   void on_recipient(std::string_view arguments);
+  void on_identity(IdentityCommand command, std::string_view arguments);
+  void on_wake(std::string_view arguments);
   void on_data(std::string_view arguments);
   void on_chunk_command(std::string_view arguments);
   void on_reset(std::string_view arguments);
@@ -238,6 +263,7 @@ class ServerSession {
   // Output. `lines` are complete, with CRLF.
   void reply(std::string_view lines) { reply_sink() += lines; }
   void reply_with_hostname(std::string_view code, std::string_view text);
+  void greet();
   void reply_to_hello();
   void reply_error(std::string_view lines);
   void reply_failure();
@@ -255,14 +281,20 @@ class ServerSession {
   [[nodiscard]] bool at_command_boundary() const;
 
   void take_verdict(Wait expected, Instant now);
+  [[nodiscard]] bool offers_future_release() const;
+  [[nodiscard]] WallTime wall_now() const;
   void note_time(Instant now) { now_ = now > now_ ? now : now_; }
   void renew_deadline();
 
   const std::shared_ptr<const ServerOptions> options_;
-  const ServerFacts facts_;
+  ServerFacts facts_;
 
   Phase phase_ = Phase::command;
   Wait pending_ = Wait::connect_verdict;  // bytes, or the verdict that is due
+  ClockPair clocks_{};
+  ClientIdentity asserted_;
+  ClientIdentity forwarded_;
+  bool trusted_ = false;
   bool closing_ = false;
   bool shutting_down_ = false;
   // The last reply asked for ends a pipelining group; no input may come before it was sent. The greeting is the first.
@@ -286,7 +318,9 @@ class ServerSession {
 
   mail::Envelope spare_envelope_;  // the storage of the last transaction, for the next one
   std::optional<Transaction> transaction_;
-  std::string recipient_;  // of the RCPT that waits for its verdict
+  std::string recipient_;  // of the RCPT or ETRN that waits for its verdict
+  std::string original_recipient_;
+  mail::Notify notify_;
 
   std::uint64_t chunk_left_ = 0;
   std::uint64_t chunk_size_ = 0;
