@@ -293,9 +293,14 @@ bool ServerConnection::make_room(std::size_t bytes, Instant now) {
     if (!stream_out(options.chunk_bytes, now) && stalled_) return false;
     if (!message_) return true;  // it failed: the session swallows the rest
   }
-  std::uint64_t growth = message_->content.growth_for(bytes);
-  if (message_->budget_bytes == 0) growth += message_overhead_bytes;
-  if (ingress_.door_.take_memory(*message_, growth)) {
+  // What was taken for bytes that turned out to be commands behind a chunk is still there.
+  const auto growth = [&] {
+    const mail::Message& message = *message_;
+    const std::uint64_t needed =
+        message_overhead_bytes + message.content.memory_bytes() + message.content.growth_for(bytes);
+    return needed - std::min(needed, message.budget_bytes);
+  };
+  if (ingress_.door_.take_memory(*message_, growth())) {
     stalled_since_ = never;
     return true;
   }
@@ -303,8 +308,7 @@ bool ServerConnection::make_room(std::size_t bytes, Instant now) {
   if (message_->content.size() >= ChunkList::small_bytes) {
     if (!stream_out(0, now) && stalled_) return false;
     if (!message_) return true;
-    growth = message_->content.growth_for(bytes);
-    if (ingress_.door_.take_memory(*message_, growth)) {
+    if (ingress_.door_.take_memory(*message_, growth())) {
       stalled_since_ = never;
       return true;
     }

@@ -374,6 +374,20 @@ TEST_F(IngressTest, WithoutMemoryItWaitsAndGoesOn) {
   EXPECT_FALSE(ingress->anyone_stalled());
 }
 
+// Room is asked for before it is known what of the input is content.
+TEST_F(IngressTest, MemoryTakenForWhatWasACommandIsNotTakenAgain) {
+  start();
+  const auto peer = behind_rcpt();
+  const std::uint64_t before = door.memory_bytes;
+  const std::string almost_a_chunk(ChunkList::small_bytes - 1, 'x');
+  EXPECT_THAT(ask(*peer, "BDAT " + std::to_string(almost_a_chunk.size()) + "\r\n" + almost_a_chunk),
+              StartsWith("250 "));
+  for (int i = 0; i < 8; ++i) EXPECT_THAT(ask(*peer, "NOOP\r\n"), StartsWith("250 "));
+  EXPECT_LE(before - door.memory_bytes, 2048 + ChunkList::small_bytes + ChunkList::chunk_bytes);
+  EXPECT_THAT(ask(*peer, "RSET\r\n"), StartsWith("250 "));
+  EXPECT_EQ(door.memory_bytes, before);
+}
+
 TEST_F(IngressTest, WithoutRoomInTheSpoolItWaitsAndGoesOn) {
   start();
   const std::string content = content_of_size(700'000);

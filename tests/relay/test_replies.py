@@ -300,9 +300,6 @@ class Bdat(RelayTest):
         self.client.send(b"\r\nNOOP\r\n")
         self.assertRegex(self.client.line(), r"^5\d\d ")
 
-    def test_binarymime_is_not_offered(self):
-        self.assertNotIn("BINARYMIME", self.client.hello()[1])
-
 
 class Time(RelayTest):
     def test_silence_ends_with_421_4_4_2(self):
