@@ -29,6 +29,15 @@ StatusOr<std::shared_ptr<const policy::RecipientTable>> load_recipients(const sh
     }
   }
   if (!options.file.empty()) {
+    // Neither a pipe, which may never end nor begin, nor more than can be meant.
+    struct stat about{};
+    if (::stat(options.file.c_str(), &about) != 0) return unreadable(options.file, errno);
+    if (!S_ISREG(about.st_mode)) {
+      return error(StatusCode::kInvalidArgument, options.file + ":1: is no regular file; name one");
+    }
+    if (static_cast<std::uint64_t>(about.st_size) > recipient_file_bytes_max) {
+      return error(StatusCode::kInvalidArgument, options.file + ":1: is larger than 1 GiB; name a smaller one");
+    }
     errno = 0;
     std::ifstream stream(options.file, std::ios::binary);
     if (!stream) return unreadable(options.file, errno);

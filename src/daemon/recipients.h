@@ -14,9 +14,11 @@
 
 namespace postern::daemon {
 
+inline constexpr std::uint64_t recipient_file_bytes_max = std::uint64_t{1} << 30;  // some 30 million addresses
+
 // Null when the configuration has no [recipients]: then everyone exists. kInvalidArgument: "FILE:LINE: what; cure";
 // kDataLoss: the same for a cdb file that is none. kNotFound: the file cannot be read. `config_path`: for messages
-// about recipients.known.
+// about recipients.known. Memory: the file, at most recipient_file_bytes_max, and the table beside it.
 [[nodiscard]] StatusOr<std::shared_ptr<const policy::RecipientTable>> load_recipients(
     const shard::RecipientOptions& options, const std::string& config_path);
 

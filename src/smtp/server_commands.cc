@@ -149,31 +149,22 @@ void ServerSession::reply_to_hello() {
   std::string& sink = reply_sink();
   std::size_t last_line = sink.size();
   reply_with_hostname("250-", "\r\n");
-  const auto offer = [&](bool offered, std::string_view keyword) {
+  const auto offer = [&](bool offered, std::string_view keyword, std::optional<std::uint64_t> number = std::nullopt) {
     if (!offered) return;
     last_line = sink.size();
     sink += "250-";
     sink += keyword;
+    if (number) append_number(sink, *number);
     sink += "\r\n";
   };
   offer(options_->offer_pipelining, "PIPELINING");
-  if (options_->offer_size) {
-    last_line = sink.size();
-    sink += "250-SIZE ";
-    append_number(sink, options_->message_bytes_max);
-    sink += "\r\n";
-  }
+  offer(options_->offer_size, "SIZE ", options_->message_bytes_max);
   offer(options_->offer_eight_bit_mime, "8BITMIME");
   offer(options_->offer_chunking, "CHUNKING");
   offer(options_->offer_smtp_utf8, "SMTPUTF8");
   offer(options_->offer_binary_mime, "BINARYMIME");
   offer(options_->offer_dsn, "DSN");
-  if (options_->offer_limits) {
-    last_line = sink.size();
-    sink += "250-LIMITS RCPTMAX=";
-    append_number(sink, options_->recipients_max);
-    sink += "\r\n";
-  }
+  offer(options_->offer_limits, "LIMITS RCPTMAX=", options_->recipients_max);
   offer(options_->offer_mt_priority, "MT-PRIORITY");
   offer(options_->offer_etrn, "ETRN");
   if (offers_future_release()) {

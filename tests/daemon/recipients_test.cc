@@ -10,6 +10,7 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <sys/stat.h>
 
 namespace postern::daemon {
 namespace {
@@ -69,6 +70,11 @@ TEST_F(Recipients, FaultsNameFileAndLine) {
   EXPECT_THAT(fault(options), HasSubstr(path() + ":2: "));
   write("# nobody yet\n");
   EXPECT_THAT(fault(options), HasSubstr("holds no address"));
+  std::filesystem::resize_file(path(), recipient_file_bytes_max + 1);
+  EXPECT_THAT(fault(options), HasSubstr(path() + ":1: is larger than 1 GiB"));
+  std::filesystem::remove(path());
+  ASSERT_EQ(::mkfifo(path().c_str(), 0600), 0);
+  EXPECT_THAT(fault(options), HasSubstr(path() + ":1: is no regular file")) << "and it does not wait for a writer";
 }
 
 TEST_F(Recipients, AreReadAgainWhenTheFileHasSettled) {

@@ -217,14 +217,7 @@ class Postfix(DsnTest):
     def test_postfix_tells_what_it_was_asked_through_us(self):
         postfix = PostfixInstance()
         self.addCleanup(postfix.stop)
-
-        def greets():
-            try:
-                with Client(postfix.port, timeout=2) as client:
-                    return client.greeting[0] == 220
-            except OSError:
-                return False
-        wait_until("Postfix greets", greets)
+        postfix.wait_for_greeting()
         relay = self.postern(routes=[("*", f"smtp:[127.0.0.1]:{postfix.port}")]).start()
         with Client(relay.port) as client:
             client.hello()

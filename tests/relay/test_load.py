@@ -161,6 +161,15 @@ class PostfixInstance:
                 found.append(file.read())
         return found
 
+    def wait_for_greeting(self):
+        def greets():
+            try:
+                with Client(self.port, timeout=2) as client:
+                    return client.greeting[0] == 220
+            except OSError:
+                return False
+        wait_until("Postfix greets", greets)
+
     def stop(self):
         subprocess.run([self.postfix, "-c", self.config, "stop"], capture_output=True, timeout=60, check=False)
         shutil.rmtree(self.folder, ignore_errors=True)
@@ -170,14 +179,7 @@ class PostfixAsNextHop(RelayTest):
     def test_nothing_lost_nothing_twice_content_intact(self):
         postfix = PostfixInstance()
         self.addCleanup(postfix.stop)
-
-        def greets():
-            try:
-                with Client(postfix.port, timeout=2) as client:
-                    return client.greeting[0] == 220
-            except OSError:
-                return False
-        wait_until("Postfix greets", greets)
+        postfix.wait_for_greeting()
         relay = self.postern(routes=[("*", f"smtp:[127.0.0.1]:{postfix.port}")]).start()
         count = 300
         with Client(relay.port) as client:
