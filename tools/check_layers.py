@@ -9,7 +9,7 @@ import re
 import sys
 import tempfile
 
-PURE = ("base", "mail", "smtp", "dns", "spool", "queue", "route", "policy", "dsn")
+PURE = ("base", "mail", "sasl", "smtp", "dns", "spool", "queue", "route", "policy", "dsn")
 INCLUDE = re.compile(r'^\s*#\s*include\s*([<"])([^>"]+)[>"]')
 # Headers that reach the kernel, other threads, files or a clock. <mutex> is none: the DNS cache is shared.
 IMPURE = re.compile(

@@ -31,10 +31,10 @@ as_root() {
 # The names are the same in Debian 12, Debian 13 and Ubuntu 24.04 (there: universe must be enabled).
 build_packages="meson ninja-build g++ pkg-config liburing-dev libabsl-dev libmimalloc-dev libgtest-dev libgmock-dev
   libbenchmark-dev libxxhash-dev libhwy-dev libfmt-dev libspdlog-dev libtomlplusplus-dev libcli11-dev libmicrohttpd-dev
-  prometheus-cpp-dev nlohmann-json3-dev libidn2-dev"
-clang_packages="clang-19 libclang-rt-19-dev"
-test_packages="clang-tidy-19 clang-format-19 python3 curl swaks nsd e2fsprogs xfsprogs mount postfix
-  dovecot-lmtpd dovecot-pop3d tinycdb groff-base"
+  prometheus-cpp-dev nlohmann-json3-dev libidn2-dev libcrypt-dev android-libboringssl-dev"
+clang_packages="clang-19 libclang-rt-19-dev llvm-19"
+test_packages="clang-tidy-19 clang-format-19 python3 curl swaks libnet-ssleay-perl openssl nsd e2fsprogs xfsprogs mount
+  postfix dovecot-lmtpd dovecot-pop3d tinycdb groff-base haproxy msmtp s-nail libio-socket-ssl-perl sslscan testssl.sh"
 
 package_installed() {
   # Debian's pkg-config is a transitional name of pkgconf from 12 on; the program is what counts.

@@ -18,7 +18,8 @@ import time
 
 ROOT = os.path.abspath(os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."))
 CORES = os.cpu_count() or 2
-STAGES = ("unit", "static", "asan", "tidy", "relay", "tsan")
+STAGES = ("unit", "static", "asan", "fuzz", "tidy", "relay", "tsan")
+FUZZ_SECONDS = 20  # for each fuzzer
 PROGRAM_TIMEOUT = 600  # seconds for one unit test program, sanitizers included
 # Programs that take far longer than the others: they start first, and their cases are dealt out to several processes.
 LONG_PROGRAMS = ("sim_test",)
@@ -390,6 +391,7 @@ def check_tidy(results):
     with open(os.path.join(folder, "compile_commands.json"), encoding="utf-8") as file:
         commands = json.load(file)
     headers = headers_by_object(folder)
+    all_headers = set().union(*headers.values())
     contents = {}
 
     def digest_of(path):
@@ -408,7 +410,8 @@ def check_tidy(results):
         flags_of[path] = tidy_flags(command["command"])
         key = hashlib.sha256()
         key.update(f"{version}{rules}{flags_of[path]}{digest_of(path)}".encode())
-        for header in sorted(headers.get(command["output"], [])):
+        # What is not compiled in this folder, a program's main file, is taken to include all of them.
+        for header in sorted(headers.get(command["output"], all_headers)):
             if os.path.exists(header):
                 key.update(digest_of(header).encode())
         wanted[path] = os.path.join(cache, key.hexdigest())
@@ -442,12 +445,27 @@ def check_tidy(results):
 
 # --- the programs ----------------------------------------------------------------------------------------------------
 
+def foreign_tls(loaded):
+    """What `ldd` shows of another TLS library than one BoringSSL: both define the same symbols, and one would be called for the
+    other. OpenSSL's libcrypto nowhere names BoringSSL."""
+    folders = {"ssl": [], "crypto": []}
+    for line in loaded.splitlines():
+        found = re.search(r"lib(ssl|crypto)\.so\S* => (\S+)/[^/]+ ", line)
+        if found:
+            folders[found.group(1)].append(os.path.realpath(found.group(2)))
+            path = line.split("=>")[1].split("(")[0].strip()
+            if found.group(1) == "crypto" and b"BoringSSL" not in open(path, "rb").read():
+                return f"{path} is no BoringSSL"
+    if len(folders["ssl"]) > 1 or folders["ssl"] != folders["crypto"]:
+        return f"several TLS libraries: {folders}"
+    return ""
+
+
 def check_programs(results, folder):
     """What can be said of the programs without running mail through them."""
     daemon = os.path.join(folder, "posternd")
     status, output = run(["ldd", daemon])
-    wrong = [line.strip() for line in output.splitlines() if re.search(r"lib(ssl|crypto)\.so", line)]
-    results.add("programs/no-openssl", "failed" if status or wrong else "passed", "\n".join(wrong) or output)
+    results.add("programs/no-openssl", "failed" if status or foreign_tls(output) else "passed", foreign_tls(output) or output)
     version = re.search(r"version: '([^']+)'", open(os.path.join(ROOT, "meson.build"), encoding="utf-8").read()).group(1)
     status, output = run([daemon, "--version"])
     results.add("programs/version", "passed" if status == 0 and version in output else "failed", output)
@@ -466,7 +484,7 @@ def smoke_benches(results, folder):
 def run_relay(results, stage, binary, arguments, timeout):
     """tests/relay/run.py prints one line a test: `ok NAME`, `FAIL NAME`, `skip NAME: reason`, and the failures' texts."""
     environment = dict(test_environment(stage), POSTERN_BIN=binary, PYTHONDONTWRITEBYTECODE="1")
-    command = [sys.executable, os.path.join(ROOT, "tests", "relay", "run.py"), *arguments]
+    command = [sys.executable, os.path.join(ROOT, "tests", "relay", "run.py"), "--jobs", str(CORES), *arguments]
     process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
                                cwd=ROOT, env=environment, text=True, errors="replace")
     text, seen = [], 0
@@ -490,6 +508,25 @@ def run_relay(results, stage, binary, arguments, timeout):
     status = process.wait()
     if status not in (0, 1) or seen == 0:
         results.add(f"{stage}/(runner)", "failed", f"exit status {status}\n" + "\n".join(text))
+
+
+# --- fuzzers -------------------------------------------------------------------------------------------------------
+
+def run_fuzzers(results):
+    listed = subprocess.run([os.path.join(ROOT, "tools", "fuzz"), "--list"], stdout=subprocess.PIPE, text=True, check=True)
+    names = listed.stdout.split()
+    if not names:
+        results.add("fuzz/(list)", "failed", "tools/fuzz --list names none")
+
+    # Always the same inputs: what is found by chance is found by whoever runs tools/fuzz, not by an unrelated change.
+    def run(name):
+        return subprocess.run([os.path.join(ROOT, "tools", "fuzz"), "--build", "asan", "--seed", "1", name, str(FUZZ_SECONDS)],
+                              stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+                              errors="replace", timeout=FUZZ_SECONDS + 120)
+
+    with concurrent.futures.ThreadPoolExecutor(CORES) as pool:
+        for name, done in zip(names, pool.map(run, names)):
+            results.add(f"fuzz/{name}", "passed" if done.returncode == 0 else "failed", done.stdout)
 
 
 # --- all of it -------------------------------------------------------------------------------------------------------
@@ -523,10 +560,14 @@ def main():
             check_format(results)
         with Stage(results, "manual pages and unit file"):
             check_package(results)
-    if "asan" in stages or "tidy" in stages:
+    if stages & {"asan", "fuzz", "tidy"}:
         with Stage(results, "unit tests (Clang, address and undefined-behaviour sanitizers)"):
-            if build(results, "asan") and "asan" in stages:
+            built = build(results, "asan", "unit-tests", "fuzzers")
+            if built and "asan" in stages:
                 run_units(results, "asan")
+        if built and "fuzz" in stages:
+            with Stage(results, f"fuzzers, {FUZZ_SECONDS} s each"):
+                run_fuzzers(results)
     if "tidy" in stages and os.path.exists(os.path.join(ROOT, "build", "asan", "compile_commands.json")):
         with Stage(results, "clang-tidy"):
             check_tidy(results)

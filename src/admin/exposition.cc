@@ -90,6 +90,9 @@ void add_intake(Families& families, const shard::MetricsSum& sum) {
   families.counter("postern_connections_accepted_total", "Connections of clients.", sum.connections_accepted);
   families.counter("postern_connections_refused_total", "Connections of clients answered 421 at once.",
                    sum.connections_refused);
+  families.counter("postern_stress_total", "Times at which connections of clients ran short.", sum.stress_begun);
+  families.gauge("postern_stressed_shards", "Shards that close idle clients sooner, as connections are short.",
+                 sum.stressed);
   families.counter("postern_messages_received_total", "Messages answered 250 after end of data.",
                    sum.messages_received);
   families.counter("postern_message_bytes_received_total", "Content of the messages received.",
@@ -98,6 +101,26 @@ void add_intake(Families& families, const shard::MetricsSum& sum) {
                    sum.recipients_received);
   families.counter("postern_commands_rejected_total", "Negative replies to clients.", sum.commands_rejected);
   families.counter("postern_messages_rejected_total", "Negative replies to end of data.", sum.messages_rejected);
+  families.counters("postern_tls_handshakes_total", "TLS handshakes with clients.", "result",
+                    {{"full", sum.tls_handshakes_full},
+                     {"resumed", sum.tls_handshakes_resumed},
+                     {"failed", sum.tls_handshakes_failed},
+                     {"refused", sum.tls_handshakes_refused}});
+  families.counters("postern_tls_sessions_total", "TLS handshakes with clients that succeeded.", "version",
+                    {{"TLSv1.2", sum.tls_sessions_1_2}, {"TLSv1.3", sum.tls_sessions_1_3}});
+  families.counters("postern_authentications_total", "Authentications of clients by AUTH.", "outcome",
+                    {{"succeeded", sum.authentications_succeeded},
+                     {"failed", sum.authentications_failed},
+                     {"put_off", sum.authentications_put_off}});
+  families.counters("postern_callouts_total", "Recipients that next hops were asked for, by what came of it.", "answer",
+                    {{"taken", sum.callouts_taken},
+                     {"refused", sum.callouts_refused},
+                     {"put_off", sum.callouts_put_off},
+                     {"unknown", sum.callouts_unknown}});
+  families.counter("postern_callout_cache_hits_total", "Recipients that next hops need not be asked for again.",
+                   sum.callout_cache_hits);
+  families.gauge("postern_callouts_outstanding", "Recipients that next hops are being asked for now.",
+                 sum.callouts_outstanding);
   families.histogram("postern_accept_seconds", "From end of data to its 250.", sum.accept_seconds);
 }
 
@@ -113,6 +136,20 @@ void add_delivery(Families& families, const shard::MetricsSum& sum) {
   families.counter("postern_connections_opened_total", "Connections opened to next hops.", sum.connections_opened);
   families.counter("postern_connections_failed_total", "Attempts to connect that led to no session.",
                    sum.connections_failed);
+  families.counters("postern_next_hop_tls_handshakes_total", "TLS handshakes with next hops.", "result",
+                    {{"full", sum.hop_tls_handshakes_full},
+                     {"resumed", sum.hop_tls_handshakes_resumed},
+                     {"failed", sum.hop_tls_handshakes_failed}});
+  families.counters("postern_next_hop_tls_sessions_total", "TLS handshakes with next hops that succeeded.", "version",
+                    {{"TLSv1.2", sum.hop_tls_sessions_1_2}, {"TLSv1.3", sum.hop_tls_sessions_1_3}});
+  families.counter("postern_next_hop_tls_verified_total",
+                   "TLS handshakes with next hops whose certificate was for them, by an authority that is trusted.",
+                   sum.hop_tls_verified);
+  families.counters("postern_next_hop_authentications_total", "AUTH with next hops.", "result",
+                    {{"succeeded", sum.hop_authentications_succeeded},
+                     {"refused", sum.hop_authentications_refused},
+                     {"unusable", sum.hop_authentications_unusable},
+                     {"broken", sum.hop_authentications_broken}});
   families.histogram("postern_delivery_seconds", "From acceptance of a message to a recipient relayed.",
                      sum.delivery_seconds);
   families.gauges("postern_queue_recipients", "Recipients in the queue now.", "state",

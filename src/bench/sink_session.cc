@@ -90,7 +90,11 @@ bool SinkSession::give_verdict(Instant now) {
     case smtp::Wait::content_verdict:
       stage = Stage::end;
       break;
-    case smtp::Wait::wake_verdict:  // not offered here
+    case smtp::Wait::tls_verdict:  // not offered here, nor are the next five
+    case smtp::Wait::tls:
+    case smtp::Wait::auth_credentials:
+    case smtp::Wait::auth_verdict:
+    case smtp::Wait::wake_verdict:
     case smtp::Wait::identity_verdict:
     case smtp::Wait::bytes:
     case smtp::Wait::reply_slot:

@@ -1,7 +1,7 @@
 // From posternd.toml to an immutable snapshot of options, with every fault found at once.
 //
-// Reads the file and nothing else: no address is bound, no folder made, no name looked up but a listener's host name
-// that is no address (getaddrinfo).
+// Reads the file, the certificates and keys that it names, and nothing else: no address is bound, no folder made, no
+// name looked up but a listener's host name that is no address (getaddrinfo).
 #pragma once
 
 #include <string>

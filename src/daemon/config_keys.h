@@ -18,13 +18,6 @@ struct KeyInfo {
 // Grouped by table, in the order in which they are shown.
 [[nodiscard]] std::span<const KeyInfo> config_keys();
 
-// Keys of a later version: refused with a word of their own, because manuals and friends may mention them.
-struct LaterKey {
-  std::string_view table;
-  std::string_view name;
-};
-[[nodiscard]] std::span<const LaterKey> later_keys();
-
 // [[name]] instead of [name].
 [[nodiscard]] bool is_array_of_tables(std::string_view table);
 

@@ -19,8 +19,10 @@
 
 #include "admin/admin_server.h"
 #include "daemon/config.h"
+#include "daemon/config_tls.h"
 #include "daemon/process.h"
 #include "daemon/recipients.h"
+#include "daemon/users.h"
 #include "io/descriptors.h"
 #include "io/uring/probe.h"
 #include "io/uring/uring_loop.h"
@@ -35,6 +37,11 @@ using shard::Severity;
 constexpr Duration stop_slack = std::chrono::seconds(15);
 // After a disk has failed, for the replies to those who have just sent something.
 constexpr Duration disk_failed_grace = std::chrono::seconds(2);
+
+// How often certificates, keys and users are looked at for changes, and how often ticket keys are replaced (a ticket is
+// good for one to two of these).
+constexpr Duration files_looked_at_every = std::chrono::seconds(10);
+constexpr Duration ticket_keys_last = std::chrono::hours(1);
 
 // Descriptors that are not clients': rings, logs, segments, files of deliveries, the control thread's own.
 constexpr std::size_t descriptors_base = 48;
@@ -90,7 +97,14 @@ class Control {
  public:
   Control(const std::string& config_path, const System& system, shard::OptionsSnapshot options, shard::OperatorLog& log,
           const MakeLoop& make_loop)
-      : config_path_(config_path), system_(system), options_(std::move(options)), log_(log), make_loop_(make_loop) {}
+      : config_path_(config_path),
+        system_(system),
+        options_(std::move(options)),
+        log_(log),
+        make_loop_(make_loop),
+        tls_files_(mark_tls_files(*options_)) {
+    watch_users();
+  }
 
   int run();
 
@@ -101,10 +115,15 @@ class Control {
   [[nodiscard]] int serve();
   void on_signal(int signal);
   void reload();
+  void on_tick();
+  void reload_certificates();
+  void reload_users();
+  void watch_users();
+  [[nodiscard]] bool watches_files() const { return !tls_files_.empty() || !options_->auth.users_file.empty(); }
   [[nodiscard]] Status load_recipients();
   void check_recipients();
-  // Hands signals to `on_signal` until the bell rings (true) or give_up_at_ has come (false). Looks at the recipients'
-  // file when it is time.
+  // Hands signals to `on_signal` until the bell rings (true) or give_up_at_ has come (false). Looks at the files of
+  // certificates and recipients when it is time.
   template <class OnSignal>
   [[nodiscard]] bool wait(const Bell& bell, OnSignal on_signal);
 
@@ -118,9 +137,13 @@ class Control {
   Bell news_;  // the server has started, wants to end, or has ended
   Instant give_up_at_ = never;
   RecipientFile recipient_file_;
+  RecipientFile user_file_;
   std::shared_ptr<const policy::RecipientTable> recipients_;
   Instant look_at_recipients_at_ = never;
   bool disk_failed_ = false;
+  Instant next_tick_at_ = never;
+  Instant next_ticket_keys_at_ = never;
+  TlsFileMarks tls_files_;  // as of the last look
   int stops_ = 0;
   std::unique_ptr<shard::Server> server_;
   LateSource source_;
@@ -129,18 +152,24 @@ class Control {
 
 Status Control::clamp_connections() {
   const std::size_t own = descriptors_base + descriptors_per_shard * options_->shards;
-  // Deliveries need descriptors too: a quarter of what clients may have.
-  const std::size_t wanted = own + options_->limits.connections + options_->limits.connections / 4;
+  const std::uint64_t in = options_->limits.connections;
+  const std::uint64_t out = options_->smtp_client.connections;
+  const std::size_t wanted = own + in + out;
   const StatusOr<std::size_t> limit = io::reserve_descriptors(wanted);
   if (!limit.ok()) return limit.status();
   if (*limit >= wanted) return OkStatus();
-  const std::size_t left = *limit > own ? (*limit - own) / 5 * 4 : 0;
-  const auto connections = static_cast<std::uint32_t>(std::max<std::size_t>(left, 1));
-  log_.say(Severity::warning, "limits.connections is " + std::to_string(options_->limits.connections) + ", but " +
-                                  std::to_string(*limit) + " descriptors are enough for " +
-                                  std::to_string(connections) + " only; raise LimitNOFILE= (systemd) or ulimit -n");
+  // Both get less, by the same factor.
+  const std::uint64_t left = *limit > own ? *limit - own : 0;
+  const auto share = [&](std::uint64_t connections) {
+    return static_cast<std::uint32_t>(std::max<std::uint64_t>(left * connections / (in + out), 1));
+  };
+  log_.say(Severity::warning, "limits.connections is " + std::to_string(in) + " and smtp_client.connections " +
+                                  std::to_string(out) + ", but " + std::to_string(*limit) +
+                                  " descriptors are enough for " + std::to_string(share(in)) + " and " +
+                                  std::to_string(share(out)) + " only; raise LimitNOFILE= (systemd) or ulimit -n");
   auto clamped = std::make_shared<shard::Options>(*options_);
-  clamped->limits.connections = connections;
+  clamped->limits.connections = share(in);
+  clamped->smtp_client.connections = share(out);
   options_ = std::move(clamped);
   return OkStatus();
 }
@@ -172,15 +201,13 @@ Status Control::prepare() {
 template <class OnSignal>
 bool Control::wait(const Bell& bell, OnSignal on_signal) {
   for (;;) {
-    int timeout_ms = -1;
-    if (give_up_at_ != never || look_at_recipients_at_ != never) {
-      const Instant now = monotonic_now();
-      if (give_up_at_ <= now) return false;
-      if (look_at_recipients_at_ <= now) check_recipients();
-      const Instant next = std::min(give_up_at_, look_at_recipients_at_);
-      timeout_ms = static_cast<int>(
-          std::max<std::int64_t>(std::chrono::ceil<std::chrono::milliseconds>(next - monotonic_now()).count(), 0));
-    }
+    const Instant now = monotonic_now();
+    if (give_up_at_ <= now) return false;
+    if (next_tick_at_ <= now) on_tick();
+    if (look_at_recipients_at_ <= now) check_recipients();
+    const Instant until = std::min({give_up_at_, next_tick_at_, look_at_recipients_at_});
+    const auto left = [&] { return std::chrono::ceil<std::chrono::milliseconds>(until - monotonic_now()).count(); };
+    const int timeout_ms = until == never ? -1 : static_cast<int>(std::max<std::int64_t>(left(), 0));
     pollfd waits[] = {{.fd = signals_.get(), .events = POLLIN, .revents = 0},
                       {.fd = bell.descriptor(), .events = POLLIN, .revents = 0}};
     (void)poll(waits, 2, timeout_ms);  // whatever it says, both are non-blocking and looked at
@@ -242,6 +269,8 @@ Status Control::start() {
 }
 
 int Control::serve() {
+  if (watches_files()) next_tick_at_ = monotonic_now() + files_looked_at_every;
+  next_ticket_keys_at_ = monotonic_now() + ticket_keys_last;
   if (!options_->recipients.file.empty()) {
     look_at_recipients_at_ = monotonic_now() + options_->recipients.check_interval;
   }
@@ -316,6 +345,7 @@ void Control::check_recipients() {
 }
 
 void Control::reload() {
+  watch_users();
   const LoadedConfig loaded = load_config(config_path_, system_);
   if (!loaded.options) {
     for (const std::string& text : loaded.errors) log_.say(Severity::error, text);
@@ -336,9 +366,68 @@ void Control::reload() {
     log_.say(Severity::error, "not reloaded: " + std::string(message_of(status)));
     return;
   }
+  tls_files_ = mark_tls_files(*options_);
+  if (options_->auth.users_file != before->auth.users_file) watch_users();
+  next_tick_at_ = watches_files() ? monotonic_now() + files_looked_at_every : never;
+  for (const std::string& text : loaded.warnings) log_.say(Severity::warning, text);
   look_at_recipients_at_ =
       options_->recipients.file.empty() ? never : monotonic_now() + options_->recipients.check_interval;
   log_.say(Severity::info, "reloaded " + config_path_);
+}
+
+void Control::on_tick() {
+  const Instant now = monotonic_now();
+  next_tick_at_ = now + files_looked_at_every;
+  if (now >= next_ticket_keys_at_) {
+    next_ticket_keys_at_ = now + ticket_keys_last;
+    rotate_ticket_keys();
+  }
+  if (stops_ == 0 && user_file_.changed()) reload_users();
+  TlsFileMarks marks = mark_tls_files(*options_);
+  if (stops_ > 0 || marks == tls_files_) return;
+  // Chain and key are two files: while they do not fit together yet, the next look may find that they do.
+  tls_files_ = std::move(marks);
+  reload_certificates();
+}
+
+void Control::reload_certificates() {
+  auto fresh = std::make_shared<shard::Options>(*options_);
+  bool good = true;
+  load_tls(*fresh, [&](const TlsTrouble& trouble) {
+    std::string text = config_path_ + ":" + std::to_string(trouble.line) + ": " + trouble.key + ": " + trouble.what;
+    if (trouble.fatal) text.append("; ").append(trouble.cure);
+    log_.say(trouble.fatal ? Severity::error : Severity::warning, text);
+    good = good && !trouble.fatal;
+  });
+  Status status = good ? server_->reload(fresh, recipients_) : error(StatusCode::kInvalidArgument, "see above");
+  if (!status.ok()) {
+    log_.say(Severity::error, "certificates not reloaded: going on with those of before");
+    return;
+  }
+  options_ = std::move(fresh);
+  log_.say(Severity::info, "reloaded certificates");
+}
+
+// Before the file is read: what changes meanwhile is noticed.
+void Control::watch_users() {
+  user_file_.watch(options_->auth.users_file);
+}
+
+void Control::reload_users() {
+  auto fresh = std::make_shared<shard::Options>(*options_);
+  bool good = true;
+  load_users(*fresh, [&](const TlsTrouble& trouble) {
+    log_.say(trouble.fatal ? Severity::error : Severity::warning, trouble.what);
+    good = good && !trouble.fatal;
+  });
+  Status status = good ? server_->reload(fresh, recipients_) : error(StatusCode::kInvalidArgument, "see above");
+  if (!status.ok()) {
+    log_.say(Severity::error, "users not read again, going on with those known before");
+    return;
+  }
+  options_ = std::move(fresh);
+  log_.say(Severity::info,
+           "users: " + std::to_string(options_->auth.users->size()) + ", with " + options_->auth.users_file);
 }
 
 }  // namespace

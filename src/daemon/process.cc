@@ -24,7 +24,8 @@
 namespace postern::daemon {
 namespace {
 
-constexpr auto patience = std::chrono::seconds(1);
+// The kernel closes a killed process's sockets and files behind its back, on a busy machine seconds later.
+constexpr auto patience = std::chrono::seconds(5);
 constexpr auto retry_every = std::chrono::milliseconds(50);
 
 Status failed(StatusCode code, std::string_view what, int reason, std::string_view cure) {
@@ -167,7 +168,7 @@ Status check_addresses_free(const shard::Options& options) {
       const Status status = check_address_free(listener);
       if (status.ok()) break;
       if (!absl::IsAlreadyExists(status) || std::chrono::steady_clock::now() >= give_up_at) return status;
-      std::this_thread::sleep_for(retry_every);  // a killed process's sockets can linger for a moment
+      std::this_thread::sleep_for(retry_every);
     }
   }
   return OkStatus();

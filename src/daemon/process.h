@@ -39,12 +39,12 @@ struct User {
 
 // Makes `path` (0700, owned by `user`; folders above it 0755) unless it is there, and takes the lock on it for as long
 // as the result lives. kPermissionDenied: it is another user's, or others may write to it. kUnavailable: it cannot be
-// used (no folder, read-only). kAlreadyExists: another process holds it. A killed process's lock can linger for a
-// moment, so it is tried again for a second.
+// used (no folder, read-only). kAlreadyExists: another process holds it. A killed process's lock can linger, so
+// it is tried for five seconds.
 [[nodiscard]] StatusOr<OwnedDescriptor> open_data_dir(const std::string& path, const User& user);
 
 // Binds every listener's address once without SO_REUSEPORT, to learn whether another process has it: with it the
-// kernel would share the port between both. kAlreadyExists names the address.
+// kernel would share the port between both. Tried for five seconds, as the lock. kAlreadyExists names the address.
 [[nodiscard]] Status check_addresses_free(const shard::Options& options);
 
 // For good. Of root's capabilities only CAP_NET_BIND_SERVICE stays, and only if a listener needs it: shards bind their

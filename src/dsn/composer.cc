@@ -61,10 +61,13 @@ std::string typed_address(std::string_view address) {
                            : "utf-8; " + utf8_address_xtext(address);
 }
 
-// Status of a failed recipient: 5.x.x, or 4.4.7 of one whose time ran out [RFC 3463 §3.5]; 2.x.x of the others.
-mail::EnhancedStatus status_of(const ReportedRecipient& reported) {
-  if (reported.expired) return {4, 4, 7};
-  const std::uint8_t class_digit = reported.action == Action::failed ? 5 : 2;
+// Status of a failed recipient: 5.x.x, or 4.4.7 of one whose time ran out [RFC 3463 §3.5], 5.4.7 where it was the
+// sender who gave that time; 4.x.x of one that waits, 4.4.7 beyond such a time [RFC 2852 §4.1.3]; 2.x.x of the others.
+mail::EnhancedStatus status_of(const ReportedRecipient& reported, const mail::EnvelopeHead& head, WallTime now) {
+  const bool late = head.deliver_by != WallTime{} && head.deliver_by <= now;
+  if (reported.expired) return {late && head.deliver_by_returns ? std::uint8_t{5} : std::uint8_t{4}, 4, 7};
+  if (reported.action == Action::delayed && late && !head.deliver_by_returns) return {4, 4, 7};
+  const std::uint8_t class_digit = reported.action == Action::failed ? 5 : reported.action == Action::delayed ? 4 : 2;
   if (reported.reply.status.class_digit == class_digit) return reported.reply.status;
   return {class_digit, 0, 0};
 }
@@ -77,6 +80,8 @@ std::string_view to_text(Action action) {
       return "delivered";
     case Action::relayed:
       return "relayed";
+    case Action::delayed:
+      return "delayed";
   }
   return "failed";
 }
@@ -87,10 +92,10 @@ std::string shown_reply(const mail::Reply& reply) {
 
 void append_recipient_text(std::string& out, std::string_view address, const ReportedRecipient& reported) {
   out += fmt::format("<{}>\r\n", log_escaped(address, address_bytes_max));
-  if (reported.action != Action::failed) {
+  if (reported.action == Action::delivered || reported.action == Action::relayed) {
     out += reported.action == Action::delivered
                ? "    It was delivered.\r\n"
-               : fmt::format("    It was passed on to {}, which sends no such notifications.\r\n",
+               : fmt::format("    It was passed on to {}, which may not tell you more.\r\n",
                              reported.remote_mta.empty() ? "the next system"
                                                          : log_escaped(reported.remote_mta, host_bytes_max));
     out += "\r\n";
@@ -99,7 +104,11 @@ void append_recipient_text(std::string& out, std::string_view address, const Rep
   if (reported.expired) out += "    The time allowed for delivery ran out.\r\n";
   const std::string reply = shown_reply(reported.reply);
   if (reply.empty()) {
-    if (!reported.expired) out += "    It cannot be delivered.\r\n";
+    if (reported.action == Action::delayed) {
+      out += "    It has not been delivered yet.\r\n";
+    } else if (!reported.expired) {
+      out += "    It cannot be delivered.\r\n";
+    }
   } else if (reported.reply.code == 0) {
     out += fmt::format("    {}\r\n", reply);
   } else if (reported.remote_mta.empty()) {
@@ -110,8 +119,8 @@ void append_recipient_text(std::string& out, std::string_view address, const Rep
   out += "\r\n";
 }
 
-void append_recipient_fields(std::string& out, const mail::RecipientView& recipient,
-                             const ReportedRecipient& reported) {
+void append_recipient_fields(std::string& out, const mail::RecipientView& recipient, const ReportedRecipient& reported,
+                             mail::EnhancedStatus status) {
   out += "\r\n";
   const std::size_t semicolon = recipient.original_recipient.find(';');
   if (semicolon != std::string_view::npos) {
@@ -123,13 +132,16 @@ void append_recipient_fields(std::string& out, const mail::RecipientView& recipi
                        log_escaped(decoded ? *decoded : xtext, reply_bytes_max));
   }
   out += fmt::format("Final-Recipient: {}\r\nAction: {}\r\nStatus: {}\r\n", typed_address(recipient.forward_path.text),
-                     to_text(reported.action), status_of(reported).to_string());
+                     to_text(reported.action), status.to_string());
   if (!reported.remote_mta.empty()) {
     out += fmt::format("Remote-MTA: dns; {}\r\n", log_escaped(reported.remote_mta, host_bytes_max));
   }
   if (reported.reply.code != 0) out += fmt::format("Diagnostic-Code: smtp; {}\r\n", shown_reply(reported.reply));
   if (reported.last_attempt_at != WallTime{}) {
     out += fmt::format("Last-Attempt-Date: {}\r\n", format_rfc5322_date(reported.last_attempt_at));
+  }
+  if (reported.action == Action::delayed && reported.retried_until != WallTime{}) {
+    out += fmt::format("Will-Retry-Until: {}\r\n", format_rfc5322_date(reported.retried_until));
   }
 }
 
@@ -193,16 +205,22 @@ mail::ContentFacts facts_of(std::string_view content) {
   return facts;
 }
 
-// The words of the first part: what failed, what did not.
-std::string told(std::string_view failed, std::string_view passed, std::size_t left_out) {
+// The words of the first part: what failed, what waits, what did neither.
+std::string told(std::string_view failed, std::string_view delayed, std::string_view passed, std::size_t left_out) {
   std::string text;
   if (!failed.empty()) {
     text +=
         "Your message could not be delivered to the recipients below, and no further\r\nattempt will be made.\r\n\r\n";
     text += failed;
   }
+  if (!delayed.empty()) {
+    text +=
+        "Your message has not reached the recipients below yet. It will be tried again; you need\r\n"
+        "not send it again.\r\n\r\n";
+    text += delayed;
+  }
   if (!passed.empty()) {
-    text += "You asked to be told of success: your message has reached the recipients below.\r\n\r\n";
+    text += "You asked to be told of this: your message has gone its way to the recipients below.\r\n\r\n";
     text += passed;
   }
   if (left_out > 0) text += fmt::format("and {} recipients more.\r\n\r\n", left_out);
@@ -213,14 +231,30 @@ std::string told(std::string_view failed, std::string_view passed, std::size_t l
 
 bool wants_report(const mail::RecipientView& recipient, Action action) {
   const std::uint8_t notify = recipient.notify.bits;
-  if (action != Action::failed) return (notify & mail::Notify::success) != 0;
-  return notify == 0 || (notify & mail::Notify::failure) != 0;
+  switch (action) {
+    case Action::failed:
+      return notify == 0 || (notify & mail::Notify::failure) != 0;
+    case Action::delayed:
+      return notify == 0 || (notify & mail::Notify::delay) != 0;
+    case Action::delivered:
+    case Action::relayed:
+      break;
+  }
+  return (notify & mail::Notify::success) != 0;
+}
+
+bool deadline_wants_report(const mail::Envelope& envelope, const mail::RecipientView& recipient, Action action) {
+  const mail::EnvelopeHead& head = envelope.head;
+  if (head.deliver_by == WallTime{} || (recipient.notify.bits & mail::Notify::never) != 0) return false;
+  if (action == Action::delayed) return !head.deliver_by_returns;
+  return action == Action::relayed && (head.deliver_by_trace || !head.deliver_by_returns);
 }
 
 bool returns_content(const mail::Envelope& envelope, const mail::ContentFacts& facts, const Options& options) {
-  return envelope.head.dsn_return != mail::DsnReturn::headers && facts.size <= options.returned_content_max &&
-         facts.form != mail::ContentForm::binary && !facts.has_bare_cr && !facts.has_bare_lf && !facts.has_nul &&
-         facts.longest_line <= line_bytes_max;
+  // As if RET=HDRS was said, with REQUIRETLS [RFC 8689 §5].
+  return envelope.head.dsn_return != mail::DsnReturn::headers && !envelope.head.require_tls &&
+         facts.size <= options.returned_content_max && facts.form != mail::ContentForm::binary && !facts.has_bare_cr &&
+         !facts.has_bare_lf && !facts.has_nul && facts.longest_line <= line_bytes_max;
 }
 
 std::optional<Notification> compose(const mail::Envelope& envelope, const Original& original,
@@ -238,24 +272,29 @@ std::optional<Notification> compose(const mail::Envelope& envelope, const Origin
   if (sender.null()) return std::nullopt;
 
   std::string failed_text;
+  std::string delayed_text;
   std::string passed_text;
   std::string fields;
   std::size_t reported = 0;
-  std::size_t failed = 0;  // of them
+  std::size_t failed = 0;   // of them
+  std::size_t delayed = 0;  // of them
   std::size_t left_out = 0;
   for (const ReportedRecipient& one : recipients) {
     POSTERN_CHECK(one.index < envelope.recipient_count());
     const mail::RecipientView recipient = envelope.recipient(one.index);
-    if (!wants_report(recipient, one.action)) continue;
-    std::string& text = one.action == Action::failed ? failed_text : passed_text;
+    if (!wants_report(recipient, one.action) && !deadline_wants_report(envelope, recipient, one.action)) continue;
+    std::string& text = one.action == Action::failed    ? failed_text
+                        : one.action == Action::delayed ? delayed_text
+                                                        : passed_text;
     failed += one.action == Action::failed ? 1 : 0;
+    delayed += one.action == Action::delayed ? 1 : 0;
     // Half of the room is for them, however long the next hops' words are; the first is always told of.
     const std::size_t text_before = text.size();
     const std::size_t fields_before = fields.size();
     append_recipient_text(text, recipient.forward_path.text, one);
-    append_recipient_fields(fields, recipient, one);
-    const bool too_much =
-        reported > 0 && failed_text.size() + passed_text.size() + fields.size() > options.bytes_max / 2;
+    append_recipient_fields(fields, recipient, one, status_of(one, envelope.head, now));
+    const std::size_t words = failed_text.size() + delayed_text.size() + passed_text.size();
+    const bool too_much = reported > 0 && words + fields.size() > options.bytes_max / 2;
     if (reported == options.recipients_max || too_much) {
       text.resize(text_before);
       fields.resize(fields_before);
@@ -265,7 +304,7 @@ std::optional<Notification> compose(const mail::Envelope& envelope, const Origin
     ++reported;
   }
   if (reported == 0) return std::nullopt;
-  const std::string text = told(failed_text, passed_text, left_out);
+  const std::string text = told(failed_text, delayed_text, passed_text, left_out);
 
   // For the original there is what the parts before leave; folding makes a line longer by 3 bytes in 998.
   const std::size_t taken = own_bytes_max + text.size() + fields.size() + original.added_fields.size();
@@ -288,6 +327,9 @@ std::optional<Notification> compose(const mail::Envelope& envelope, const Origin
   }
   status += fmt::format("X-Postern-Queue-ID: {}\r\nArrival-Date: {}\r\n", queue_id,
                         format_rfc5322_date(envelope.head.received_at));
+  if (envelope.head.deliver_by != WallTime{}) {
+    status += fmt::format("Deliver-By-Date: {}\r\n", format_rfc5322_date(envelope.head.deliver_by));
+  }
   status += fields;
 
   const std::string boundary = choose_boundary({text, status, returned}, random);
@@ -299,7 +341,9 @@ std::optional<Notification> compose(const mail::Envelope& envelope, const Origin
   std::string to(sender.text.substr(0, address_bytes_max));
   std::replace_if(to.begin(), to.end(), [](char c) { return (c >= 0 && c < 0x20) || c == 0x7F; }, '?');
   const std::string subject = failed > 0 ? fmt::format("Undelivered mail: {} of your recipients did not get it", failed)
-                                         : fmt::format("Delivered mail: {} of your recipients", reported + left_out);
+                              : delayed > 0
+                                  ? fmt::format("Delayed mail: {} of your recipients did not get it yet", delayed)
+                                  : fmt::format("Delivered mail: {} of your recipients", reported + left_out);
   // [RFC 3834 §5]: "auto-replied", for it answers one message.
   out += fmt::format(
       "From: Mail Delivery System <MAILER-DAEMON@{0}>\r\n"

@@ -1,6 +1,9 @@
 #include "egress/client_connection.h"
 
 #include <algorithm>
+#include <chrono>
+#include <cstdint>
+#include <optional>
 #include <utility>
 
 #include <postern/base/check.h>
@@ -19,18 +22,20 @@ ClientConnection::ClientConnection(Egress& egress, mail::SiteId site, Instant no
 
 void ClientConnection::deliver(Delivery& delivery) {
   POSTERN_CHECK(delivery_ == nullptr);
-  unlink();
+  leave_lists();
   delivery_ = &delivery;
   slot_owner_ = delivery.owner;
   holds_slot_ = true;
   const bool going = tell_idle_closed_;
   counted_idle_ = false;
   tell_idle_closed_ = false;
+  if (std::exchange(makes_room_, false)) --egress_.leaving_;
   begun_ = false;
   attempts_ = 0;
   hop_ = 0;
   last_failure_ = {};
   unreadable_ = {};
+  without_tls_ = false;
   reconnect_ = going;
   if (going) return;  // it goes on over a new connection when this one is closed: it counts as one until then
   if (state_ == State::open) {
@@ -43,6 +48,19 @@ void ClientConnection::deliver(Delivery& delivery) {
 // The next address of the route; the addresses are in the order of preference already.
 void ClientConnection::connect_next() {
   const std::vector<route::NextHop>& hops = delivery_->route->next_hops;
+  tls_policy_ = egress_.tls_.policy_of(*delivery_->route);
+  tls_generation_ = egress_.tls_generation_;
+  if (question_expired()) {
+    state_ = State::closing;
+    delivery_->outcomes.clear();
+    give_back(PathState::unknown);
+    return end_of_connection();
+  }
+  egress_.timers_.arm(timer_, delivery_->answer_by);
+  if (!find_credentials()) {
+    last_failure_ = {0, {4, 3, 5}, "the credentials \"" + delivery_->route->credentials + "\" are gone"};
+    return out_of_hosts();
+  }
   while (hop_ < hops.size() && attempts_ < egress_.options_.hosts_per_attempt) {
     const route::NextHop& hop = hops[hop_++];
     ++attempts_;
@@ -63,6 +81,7 @@ void ClientConnection::connect_next() {
       lost_ = false;
       return;
     }
+    without_tls_ = false;
     last_failure_ = {0, {4, 4, 1}, hop_text_ + ": " + std::string(message_of(connection.status()))};
   }
   out_of_hosts();
@@ -72,9 +91,23 @@ void ClientConnection::on_connected() {
   const Instant now = egress_.loop_.now();
   state_ = State::open;
   egress_.user_.on_connection_opened();
-  session_.reset(now, delivery_->route->transport == mail::Transport::lmtp ? smtp::Dialect::lmtp : smtp::Dialect::smtp);
+  securing_ = false;
+  tls_facts_ = {};
+  session_.reset(now, delivery_->route->transport == mail::Transport::lmtp ? smtp::Dialect::lmtp : smtp::Dialect::smtp,
+                 start_tls(now), credentials_.get());
+  authenticated_ = salting_ = false;
   begun_ = false;
-  egress_.timers_.arm(timer_, session_.next_deadline());
+  egress_.timers_.arm(timer_, std::min(session_.next_deadline(), delivery_->answer_by));
+}
+
+bool ClientConnection::question_expired() const {
+  return delivery_ != nullptr && delivery_->answer_by <= egress_.loop_.now();
+}
+
+void ClientConnection::give_up_question() {
+  if (delivery_ == nullptr || !delivery_->is_question()) return;
+  delivery_->answer_by = egress_.loop_.now();
+  egress_.timers_.arm(timer_, delivery_->answer_by);
 }
 
 std::size_t ClientConnection::on_received(MutableBytes bytes) {
@@ -93,11 +126,12 @@ void ClientConnection::on_lost(const Status& status) {
     last_failure_ = {0, {4, 4, 1}, hop_text_ + ": " + std::string(message_of(status))};
     state_ = State::closing;
     reconnect_ = true;
+    without_tls_ = false;
     return;  // on_closed() follows
   }
   lost_ = true;
   if (state_ == State::open) {
-    session_.on_connection_lost(egress_.loop_.now());
+    session_.on_tls_failed(message_of(status), egress_.loop_.now());
     pump();
   }
   state_ = State::closing;
@@ -105,6 +139,7 @@ void ClientConnection::on_lost(const Status& status) {
 
 void ClientConnection::on_sent() {
   send_in_flight_ = false;
+  if (std::exchange(commands_secret_, false)) sasl::wipe(commands_);
   pump();
 }
 
@@ -113,7 +148,13 @@ void ClientConnection::on_content_ready() {
 }
 
 void ClientConnection::on_timer(Timer& /*timer*/, Instant now) {
+  if (question_expired() && (state_ == State::connecting || state_ == State::open)) return abort();
   if (state_ != State::open) return;
+  if (session_.want() == smtp::ClientSession::Want::handshake) {
+    if (delivery_ != nullptr) egress_.timers_.arm(timer_, delivery_->answer_by);
+    if (!securing_) secure();
+    return;
+  }
   if (counted_idle_) {
     quit();
     return;
@@ -130,6 +171,13 @@ void ClientConnection::on_timer(Timer& /*timer*/, Instant now) {
 }
 
 void ClientConnection::begin(Instant now) {
+  POSTERN_CHECK((credentials_ != nullptr) != delivery_->route->credentials.empty(), "another's connection");
+  if (credentials_ != nullptr) note_authenticated();
+  if (delivery_->is_question()) {
+    begun_ = true;
+    const std::string_view path = delivery_->question;
+    return session_.begin({.forward_paths = {&path, 1}, .only_ask = true}, now);
+  }
   const mail::Message& message = *delivery_->message;
   paths_.clear();
   dsn_requests_.clear();
@@ -140,6 +188,16 @@ void ClientConnection::begin(Instant now) {
   }
   begun_ = true;
   content_started_ = false;
+  const mail::EnvelopeHead& head = message.envelope.head;
+  std::optional<mail::DeliverBy> deliver_by;
+  if (head.deliver_by != WallTime{}) {
+    constexpr std::int64_t most = 999'999'999;
+    const auto left = std::chrono::floor<std::chrono::seconds>(head.deliver_by - egress_.loop_.clocks().wall).count();
+    deliver_by = {.seconds = static_cast<std::int32_t>(std::clamp(std::int64_t{left}, -most, most)),
+                  .returns = head.deliver_by_returns,
+                  .trace = head.deliver_by_trace};
+  }
+  const bool leaves_this_machine = !hop_text_.starts_with("unix:");
   session_.begin({.reverse_path = message.envelope.reverse_path().text,
                   .forward_paths = paths_,
                   .body = message.envelope.head.body,
@@ -149,8 +207,17 @@ void ClientConnection::begin(Instant now) {
                   .dsn_requests = dsn_requests_,
                   .dsn_return = message.envelope.head.dsn_return,
                   .envelope_id = message.envelope.dsn_envelope_id(),
-                  .priority = message.envelope.head.priority},
+                  .priority = message.envelope.head.priority,
+                  .deliver_by = deliver_by,
+                  .require_tls = head.require_tls && leaves_this_machine,
+                  .tls_suffices = tls_suffices()},
                  now);
+}
+
+// A name out of an MX record is nobody's word until DNSSEC or a policy of the domain vouches for it [RFC 8689 §2].
+bool ClientConnection::tls_suffices() const {
+  const bool named_by_us = !tls_policy_.names.empty() || !delivery_->route->site_key.starts_with("mx:");
+  return tls_policy_.level == route::TlsLevel::verified && tls_facts_.peer_verified && named_by_us;
 }
 
 // Carries everything that can go on: results first, then output and content, until the session waits for the peer.
@@ -166,7 +233,7 @@ void ClientConnection::pump() {
     } else if (session_.want() == smtp::ClientSession::Want::delivery && delivery_ != nullptr && !begun_ &&
                !reconnect_) {
       begin(now);
-    } else {
+    } else if (!go_on_with_auth(now)) {
       if (!send_in_flight_ && !lost_) flush();
       if (!session_.has_result()) break;
     }
@@ -178,6 +245,9 @@ void ClientConnection::pump() {
     Instant deadline = session_.next_deadline();
     if (counted_idle_) deadline = now + egress_.options_.idle;
     if (session_.has_result()) deadline = std::min(deadline, now + egress_.options_.linger);
+    if (delivery_ != nullptr) deadline = std::min(deadline, delivery_->answer_by);
+    // Not from here, which may be within the connection's call.
+    if (session_.want() == smtp::ClientSession::Want::handshake && !securing_ && !send_in_flight_) deadline = now;
     if (POSTERN_PLANTED(timeout_never_fired) && delivery_ != nullptr) deadline = never;
     egress_.timers_.arm(timer_, deadline);
   }
@@ -188,6 +258,8 @@ void ClientConnection::pump() {
 void ClientConnection::note_unbegun() {
   if (delivery_ == nullptr || begun_ || reconnect_) return;
   if (!session_.greeted()) last_failure_ = session_.failure();
+  if (session_.tls_failed()) note_tls_failed();
+  if (session_.auth_trouble() != smtp::ClientSession::AuthTrouble::none) note_auth_failed();
   reconnect_ = true;
 }
 
@@ -198,6 +270,7 @@ void ClientConnection::flush() {
   const Bytes output = session_.output();
   if (!output.empty()) {
     commands_.assign(as_text(output));
+    commands_secret_ = session_.output_is_secret();
     session_.on_output_taken(commands_.size());
     slices_.push_back({reinterpret_cast<const std::byte*>(commands_.data()), commands_.size()});
   }
@@ -237,6 +310,7 @@ void ClientConnection::gather_content(Instant now) {
 void ClientConnection::take_result(Instant now) {
   smtp::DeliveryResult result = session_.take_result();
   reader_.stop();
+  keep_tls_session();
   using Disposition = smtp::DeliveryResult::Disposition;
   if (result.disposition == Disposition::retry_on_fresh_connection) {
     begun_ = false;
@@ -275,6 +349,11 @@ void ClientConnection::take_result(Instant now) {
                     egress_.options_.idle > Duration::zero() && !egress_.closing_;
   delivery_->next_hop = hop_text_;
   delivery_->keeps_dsn = session_.extensions().dsn;
+  delivery_->keeps_deadline = session_.extensions().deliver_by;
+  delivery_->rcpt_answered = result.rcpt_answered;
+  delivery_->tls_version = tls_facts_.version;
+  delivery_->tls_cipher = tls_facts_.cipher;
+  delivery_->tls_verified = tls_facts_.peer_verified;
   give_back(PathState::usable);
   if (keep) {
     counted_idle_ = true;
@@ -309,7 +388,7 @@ void ClientConnection::out_of_hosts() {
 
 void ClientConnection::quit() {
   POSTERN_CHECK(delivery_ == nullptr && state_ == State::open);
-  unlink();
+  leave_lists();
   counted_idle_ = false;
   go();
   session_.quit(egress_.loop_.now());
@@ -319,6 +398,12 @@ void ClientConnection::quit() {
 void ClientConnection::quit_at_once() {
   if (counted_idle_) quit();
   if (state_ == State::open) close_connection();
+}
+
+void ClientConnection::make_room() {
+  makes_room_ = true;
+  ++egress_.leaving_;
+  quit_at_once();
 }
 
 // It counts as idle until it is closed, and its site's next delivery may still claim its place.
@@ -339,7 +424,7 @@ void ClientConnection::close_connection() {
   state_ = State::closing;
   timer_.cancel();
   if (std::exchange(counted_idle_, false)) {
-    unlink();
+    leave_lists();
     go();
   }
   if (!lost_) connection_->close_orderly(egress_.options_.linger);
@@ -348,9 +433,11 @@ void ClientConnection::close_connection() {
 void ClientConnection::on_closed() {
   connection_ = nullptr;
   send_in_flight_ = false;
+  if (std::exchange(commands_secret_, false)) sasl::wipe(commands_);
+  SaltedPasswords::forget(*this);
   timer_.cancel();
   if (std::exchange(counted_idle_, false)) tell_idle_closed_ = true;
-  unlink();
+  leave_lists();
   if (delivery_ != nullptr && aborted_) {
     reader_.stop();
     delivery_->outcomes.clear();

@@ -1,10 +1,14 @@
 // One attempt to deliver one message to recipients that share a site: lent by the message's owner to the shard that
 // makes the attempt, and given back with the outcomes. Plain data; at any moment one shard has it.
+//
+// Or a question: whether a next hop of the site would take a recipient (shard/callouts.h). It takes a connection as
+// mail does, and has at most one outcome.
 #pragma once
 
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include <postern/base/time.h>
@@ -29,13 +33,23 @@ struct Delivery {
   queue::Work work;
   const mail::Message* message = nullptr;     // under a lease
   std::shared_ptr<const route::Route> route;  // verdict deliver
+  std::string question;                       // a forward path to be asked for, and no message; empty: mail
+  Instant answer_by = never;                  // of a question: it is given up then, with its connection
 
   // --- set by the executing shard
   std::vector<queue::RecipientOutcome> outcomes;  // in the order of work.recipients; empty: not attempted
   PathState path = PathState::unknown;
   mail::Reply path_reply;  // failed: why
   std::string next_hop;    // "mx.example.net[192.0.2.1]:25", "unix:/run/store/lmtp"; empty: none was reached
-  bool keeps_dsn = false;  // the next hop took NOTIFY and its kin: what success there is to report is its to report
+  // Of the connection that the outcomes came by; empty: it was in the clear. The texts live as long as the process.
+  std::string_view tls_version;
+  std::string_view tls_cipher;
+  bool tls_verified = false;  // the next hop's certificate is for it, by an authority that we trust
+  bool keeps_dsn = false;     // the next hop took NOTIFY and its kin: what success there is to report is its to report
+  bool keeps_deadline = false;  // it offers DELIVERBY
+  bool rcpt_answered = false;   // a question's: the outcome is the reply to its RCPT
+
+  [[nodiscard]] bool is_question() const { return !question.empty(); }
 
   // Ready for another attempt; keeps capacity.
   void clear() {
@@ -48,7 +62,13 @@ struct Delivery {
     path = PathState::unknown;
     path_reply = {};
     next_hop.clear();
+    tls_version = tls_cipher = {};
+    tls_verified = false;
     keeps_dsn = false;
+    keeps_deadline = false;
+    question.clear();
+    answer_by = never;
+    rcpt_answered = false;
   }
 };
 

@@ -10,6 +10,7 @@
 
 #include <postern/base/bytes.h>
 #include <postern/base/status.h>
+#include <postern/base/time.h>
 #include <postern/mail/envelope.h>
 #include <postern/mail/message.h>
 #include <postern/mail/reply.h>
@@ -23,7 +24,14 @@ struct Submission {
   std::uint32_t connection_slot = 0;
   std::uint32_t connection_generation = 0;
   smtp::ReplySlot reply_slot;
+  std::string user;              // whom the client has shown that it is; empty: nobody
   std::string forwarded_client;  // as XFORWARD named it, for the event log; empty: it did not
+};
+
+// Names a client that waits to hear whether the next hop takes a recipient.
+struct Asker {
+  std::uint32_t connection_slot = 0;
+  std::uint32_t connection_generation = 0;
 };
 
 class Door {
@@ -33,6 +41,20 @@ class Door {
   [[nodiscard]] virtual const mail::Reply* refuse_mail(const mail::Envelope& envelope) = 0;
   // Whether a route takes this recipient: null, or what RCPT answers (a reject route, a Maildir name that cannot be).
   [[nodiscard]] virtual const mail::Reply* refuse_recipient(const mail::PathView& forward_path) = 0;
+
+  // Any next hop is asked for anything. False: ask_next_hop() would take everyone.
+  [[nodiscard]] virtual bool asks_next_hops() const = 0;
+  // Whether the next hop of a recipient in one of our domains takes it, where the next hops are to be asked for that.
+  // later: Ingress::on_recipient_answered() comes, never from within, and within a bounded time. refused: `refusal`,
+  // valid until the next call. `since`: when this client's RCPT came, which bounds the time for all that is asked for
+  // it.
+  struct HopAnswer {
+    enum class Kind : std::uint8_t { taken, refused, later };
+    Kind kind = Kind::taken;
+    const mail::Reply* refusal = nullptr;
+  };
+  [[nodiscard]] virtual HopAnswer ask_next_hop(const mail::PathView& forward_path, const Asker& asker,
+                                               Instant since) = 0;
 
   // ETRN: what waits for `domain`, whoever took it, is tried now. The wish may be denied for a while.
   enum class Woken : std::uint8_t {

@@ -1,12 +1,15 @@
 #include "ingress/server_connection.h"
 
 #include <algorithm>
+#include <cstddef>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <utility>
 #include <vector>
 
 #include <postern/base/check.h>
+#include <postern/base/text.h>
 #include <postern/smtp/proxy_header.h>
 
 #include "ingress/ingress.h"
@@ -28,7 +31,18 @@ smtp::ServerFacts facts_of(const ListenerContext& listener, const io::Address& p
 // The bookkeeping of a message beside its content: object, envelope, queue entry.
 constexpr std::uint64_t message_overhead_bytes = 1024;
 
+// What waits in the socket behind a handshake may be a client's that talks before the greeting; it is there already, so
+// it is looked at in the loop's next turns.
+constexpr Duration early_input_patience = std::chrono::milliseconds(20);
+
+// The domain begins behind the last '@'; at the end, where there is none.
+mail::PathView path_of(std::string_view text) {
+  const std::size_t at = text.rfind('@');
+  return {text, static_cast<std::uint16_t>(at == std::string_view::npos ? text.size() : at + 1)};
+}
+
 const mail::Reply memory_reply{452, {4, 3, 1}, "Insufficient memory, try again later"};
+const mail::Reply message_rate_reply{450, {4, 7, 1}, "Too many messages from your address in this minute"};
 
 }  // namespace
 
@@ -57,6 +71,8 @@ void ServerConnection::start(net::Connection& connection, bool proxied, Instant 
     return;
   }
   begin_session(false, now);
+  if (closing_) return;
+  if (handshaking_) return begin_tls();
   after_progress();
 }
 
@@ -64,9 +80,65 @@ void ServerConnection::start(net::Connection& connection, bool proxied, Instant 
 void ServerConnection::begin_session(bool input_waits, Instant now) {
   ingress_.observer_.on_connected(peer_);
   announced_ = true;
-  if (!input_waits && !ingress_.loop_.input_waiting(connection_->descriptor())) {
-    session_.on_connect_verdict(smtp::Verdict::accept(), now);
+  if (listener_->tls_at_once) {
+    // Whom nothing can be told yet is closed without a word.
+    if (admit_handshake() != nullptr) return drop_silently();
+    handshaking_ = true;
+    return;
   }
+  if (input_waits || ingress_.loop_.input_waiting(connection_->descriptor())) return;
+  if (const Duration delay = greeting_delay(); delay > Duration::zero()) return greet_at(now + delay);
+  session_.on_connect_verdict(smtp::Verdict::accept(), now);
+}
+
+Duration ServerConnection::greeting_delay() const {
+  return may_relay_ ? Duration::zero() : listener_->greeting_delay;
+}
+
+// after_progress() arms the timer, in whatever way this call ends.
+void ServerConnection::greet_at(Instant at) {
+  greeting_due_ = true;
+  greeting_at_ = at;
+}
+
+const mail::Reply* ServerConnection::admit_handshake() {
+  const mail::Reply* const refusal = ingress_.begin_handshake(*listener_, peer_, may_relay_);
+  handshake_counted_ = refusal == nullptr;
+  if (refusal != nullptr) ingress_.observer_.on_tls_refused(peer_, refusal->to_log_text());
+  return refusal;
+}
+
+void ServerConnection::end_handshake() {
+  if (std::exchange(handshake_counted_, false)) ingress_.end_handshake();
+}
+
+void ServerConnection::begin_tls() {
+  handshaking_ = true;
+  connection_->start_tls(listener_->tls->make_stream(), listener_->handshake_timeout);
+}
+
+void ServerConnection::on_secured(const net::TlsFacts& facts) {
+  handshaking_ = false;
+  end_handshake();
+  const Instant now = ingress_.loop_.now();
+  may_relay_ = may_relay_ || listener_->may_relay(facts);
+  session_.set_trusted(may_relay_);
+  ingress_.observer_.on_secured(peer_, facts);
+  session_.on_secured({.version = facts.version, .cipher = facts.cipher, .peer_verified = facts.peer_verified}, now);
+  if (session_.wait() == smtp::Wait::connect_verdict) {
+    // What came along with the handshake's end follows this call, and was said before the greeting.
+    greet_at(now + greeting_delay());
+  }
+  after_progress();
+}
+
+void ServerConnection::greet(Instant now) {
+  if (ingress_.loop_.input_waiting(connection_->descriptor()) && !std::exchange(greeting_put_off_, true)) {
+    greet_at(now + early_input_patience);
+    return after_progress();
+  }
+  session_.on_connect_verdict(smtp::Verdict::accept(), now);
+  after_progress();
 }
 
 std::size_t ServerConnection::on_received(MutableBytes bytes) {
@@ -74,8 +146,16 @@ std::size_t ServerConnection::on_received(MutableBytes bytes) {
   if (awaits_proxy_header_) {
     used = take_proxy_header(bytes, ingress_.loop_.now());
     if (awaits_proxy_header_ || closing_) return bytes.size();
+    if (handshaking_) {
+      // What stands behind the header is for TLS, which cannot begin in the middle of this call.
+      connection_->pause();
+      tls_due_ = true;
+      ingress_.timers_.arm(timer_, ingress_.loop_.now());
+      return used;
+    }
   }
   if (used < bytes.size()) {
+    greeting_due_ = false;  // feed() gives it, to who talked before it
     feeding_ = true;
     used += feed(Bytes(bytes).subspan(used));
     feeding_ = false;
@@ -113,14 +193,26 @@ std::size_t ServerConnection::take_proxy_header(Bytes bytes, Instant now) {
     if (ingress_.peer_counts_.try_acquire(peer_.ip())) {
       counted_ = peer_.ip();
     } else {
-      begin_session(true, now);
-      session_.on_connect_verdict(
-          smtp::Verdict::refuse({421, {4, 7, 0}, "Too many connections from your address"}, true), now);
+      turn_away("Too many connections from your address", now);
+      return used;
+    }
+    if (!ingress_.takes_connection(*listener_, peer_.ip())) {
+      turn_away("Too many connections from your address in this minute", now);
       return used;
     }
   }
   begin_session(used < bytes.size(), now);
   return used;
+}
+
+// A client that its balancer has named, with 421 where that can be said already.
+void ServerConnection::turn_away(std::string_view why, Instant now) {
+  if (listener_->tls_at_once) {
+    ingress_.observer_.on_turned_away(peer_, why);
+    return drop_silently();
+  }
+  begin_session(true, now);
+  session_.on_connect_verdict(smtp::Verdict::refuse({421, {4, 7, 0}, std::string(why)}, true), now);
 }
 
 // Whoever does not speak the protocol learns nothing of what is here.
@@ -141,7 +233,7 @@ void ServerConnection::set_peer(const io::Address& peer, bool authenticated) {
 void ServerConnection::wake(Instant now) {
   using smtp::Verdict;
   const std::string_view domain = session_.wake_domain();
-  if (!may_relay_ && !ingress_.relay_policy_->accepts_domain(domain)) {
+  if (!may_relay() && !ingress_.relay_policy_->accepts_domain(domain)) {
     const mail::Reply reply{459, {4, 7, 1}, "Not permitted for that node"};
     ingress_.observer_.on_rejected(peer_, nullptr, domain, reply);
     return session_.on_wake_verdict(Verdict::refuse(reply), false, now);
@@ -165,6 +257,7 @@ void ServerConnection::on_identity_asserted(Instant now) {
   if (identity.address_given && !identity.address) peer = {};
   if (identity.address) peer = io::Address::ip(*identity.address, identity.port.value_or(0));
   set_peer(peer, !identity.login.value_or("").empty());
+  authenticated_here_ = false;
   session_.on_identity_verdict(smtp::Verdict::accept(), now);
 }
 
@@ -183,10 +276,11 @@ std::size_t ServerConnection::feed(Bytes bytes) {
       if (used < bytes.size()) (void)session_.on_bytes(bytes.subspan(used), now);
       return session_.wait() == smtp::Wait::close ? bytes.size() : used;
     }
-    if (used == bytes.size()) return used;
+    if (used == bytes.size() || holds_replies(now)) return used;
     const Bytes rest = bytes.subspan(used);
     // Room first: what the session has consumed must be kept or the transaction is lost.
-    if (message_ && !make_room(rest.size(), now)) return used;
+    const std::size_t most = listener_->session->normalize_bare_lf ? 2 * rest.size() : rest.size();
+    if (message_ && !make_room(most, now)) return used;
     used += session_.on_bytes(rest, now);
     if (session_.take_content_dropped()) drop_content();
     if (const Bytes piece = session_.take_content(); !piece.empty() && message_) message_->content.append(piece);
@@ -207,18 +301,29 @@ bool ServerConnection::give_verdict(Instant now) {
       session_.set_clocks(ingress_.loop_.clocks());
       session_.on_hello_verdict(Verdict::accept(), now);
       return true;
-    case smtp::Wait::mail_verdict:
+    case smtp::Wait::auth_credentials:
+      give_credentials(now);
+      return true;
+    case smtp::Wait::auth_verdict:
+      return judge_authentication(now);
+    case smtp::Wait::mail_verdict: {
       session_.set_clocks(ingress_.loop_.clocks());
-      if (const mail::Reply* refusal = ingress_.door_.refuse_mail(*session_.envelope())) {
+      const mail::Reply* refusal = refuse_sender();
+      if (refusal == nullptr) refusal = ingress_.door_.refuse_mail(*session_.envelope());
+      // Last, for what is refused anyway is no message.
+      if (refusal == nullptr && !may_relay() && !ingress_.takes_message(*listener_, peer_)) {
+        refusal = &message_rate_reply;
+      }
+      if (refusal != nullptr) {
         ingress_.observer_.on_rejected(peer_, session_.envelope(), {}, *refusal);
         session_.on_mail_verdict(Verdict::refuse(*refusal), now);
       } else {
         session_.on_mail_verdict(Verdict::accept(), now);
       }
       return true;
+    }
     case smtp::Wait::recipient_verdict:
-      give_recipient_verdict(now);
-      return true;
+      return give_recipient_verdict(now);
     case smtp::Wait::data_verdict:
       begin_content();
       session_.on_data_verdict(Verdict::accept(), now);
@@ -226,6 +331,15 @@ bool ServerConnection::give_verdict(Instant now) {
     case smtp::Wait::content_verdict:
       finish_transaction(now);
       return true;
+    case smtp::Wait::tls_verdict: {
+      // What lies in the kernel already was sent before our 220, in the clear.
+      constexpr std::byte something{};
+      if (ingress_.loop_.input_waiting(connection_->descriptor())) (void)session_.on_bytes({&something, 1}, now);
+      const mail::Reply* const refusal = admit_handshake();
+      session_.on_tls_verdict(refusal == nullptr ? Verdict::accept() : Verdict::refuse(*refusal, true), now);
+      return true;
+    }
+    case smtp::Wait::tls:              // on_sent() begins the handshake, on_secured() ends it
     case smtp::Wait::connect_verdict:  // given by start() or feed()
     case smtp::Wait::bytes:
     case smtp::Wait::reply_slot:
@@ -236,15 +350,17 @@ bool ServerConnection::give_verdict(Instant now) {
   return false;
 }
 
-// May the peer send there; does the recipient exist, if it is one of ours; does a route take whom the mail goes to.
-void ServerConnection::give_recipient_verdict(Instant now) {
+// May the peer send there; does the recipient exist, if it is one of ours; does a route take whom the mail goes to; and
+// does the next hop.
+bool ServerConnection::give_recipient_verdict(Instant now) {
+  if (recipient_check_ != nullptr) return false;  // its next hop is being asked
   const mail::PathView path = session_.recipient().forward_path;
   const auto refuse = [&](const mail::Reply& reply) {
-    ingress_.observer_.on_rejected(peer_, session_.envelope(), path.text, reply);
-    session_.on_recipient_verdict(smtp::Verdict::refuse(reply), now);
+    refuse_recipient(reply, now);
+    return true;
   };
   const policy::RelayPolicy& relay_policy = *ingress_.relay_policy_;
-  const policy::Verdict verdict = relay_policy.judge_recipient({.may_relay = may_relay_}, path, 0);
+  const policy::Verdict verdict = relay_policy.judge_recipient({.may_relay = may_relay()}, path, 0);
   if (verdict.kind == policy::Verdict::Kind::refuse) {
     return refuse({verdict.code, verdict.status, std::string(verdict.text)});
   }
@@ -263,18 +379,77 @@ void ServerConnection::give_recipient_verdict(Instant now) {
       return refuse({550, {5, 1, 1}, "No such recipient here"});
     }
   }
-  if (targets.empty()) {
-    if (const mail::Reply* refusal = ingress_.door_.refuse_recipient(path)) return refuse(*refusal);
-    return session_.on_recipient_verdict(smtp::Verdict::accept(), now);
-  }
   if (session_.envelope()->recipient_count() + targets.size() > mail::Envelope::recipients_max) {
     return refuse({452, {4, 5, 3}, "Too many recipients"});
   }
-  for (const std::string_view target : targets) {
-    const mail::PathView target_path{target, static_cast<std::uint16_t>(target.rfind('@') + 1)};
-    if (const mail::Reply* refusal = ingress_.door_.refuse_recipient(target_path)) return refuse(*refusal);
+  if (targets.empty()) {
+    if (const mail::Reply* refusal = ingress_.door_.refuse_recipient(path)) return refuse(*refusal);
   }
-  session_.on_recipient_expanded(targets, now);
+  for (const std::string_view target : targets) {
+    if (const mail::Reply* refusal = ingress_.door_.refuse_recipient(path_of(target))) return refuse(*refusal);
+  }
+
+  if (!ingress_.door_.asks_next_hops()) {
+    if (targets.empty()) {
+      session_.on_recipient_verdict(smtp::Verdict::accept(), now);
+    } else {
+      session_.on_recipient_expanded(targets, now);
+    }
+    return true;
+  }
+  recipient_check_ = std::make_unique<RecipientCheck>();
+  recipient_check_->since = now;
+  recipient_check_->expanded = !targets.empty();
+  if (targets.empty()) {
+    recipient_check_->paths.emplace_back(path.text);
+  } else {
+    recipient_check_->paths.assign(targets.begin(), targets.end());
+  }
+  return ask_next_hops(now);
+}
+
+// Of those in our own domains; whether others take their mail is not ours to ask before we have any.
+bool ServerConnection::ask_next_hops(Instant now) {
+  const SlotId self = ingress_.clients_.id_of(*this);
+  RecipientCheck& check = *recipient_check_;
+  for (; check.next < check.paths.size(); ++check.next) {
+    const mail::PathView path = path_of(check.paths[check.next]);
+    if (!ingress_.relay_policy_->accepts_domain(path.domain())) continue;
+    // Everyone can write to a postmaster [RFC 5321 §4.5.1].
+    if (equal_ignoring_case(path.local_part(), "postmaster")) continue;
+    const Door::HopAnswer answer = ingress_.door_.ask_next_hop(
+        path, {.connection_slot = self.slot, .connection_generation = self.generation}, check.since);
+    if (answer.kind == Door::HopAnswer::Kind::later) return false;
+    if (answer.kind == Door::HopAnswer::Kind::refused) {
+      refuse_recipient(*answer.refusal, now);
+      return true;
+    }
+  }
+  const std::unique_ptr<RecipientCheck> done = std::move(recipient_check_);
+  if (!done->expanded) {
+    session_.on_recipient_verdict(smtp::Verdict::accept(), now);
+    return true;
+  }
+  ingress_.targets_.assign(done->paths.begin(), done->paths.end());
+  session_.on_recipient_expanded(ingress_.targets_, now);
+  return true;
+}
+
+void ServerConnection::on_recipient_answered(const mail::Reply* refusal, Instant now) {
+  if (closing_ || recipient_check_ == nullptr) return;
+  if (refusal != nullptr) {
+    refuse_recipient(*refusal, now);
+  } else {
+    ++recipient_check_->next;
+    (void)ask_next_hops(now);
+  }
+  after_progress();
+}
+
+void ServerConnection::refuse_recipient(const mail::Reply& reply, Instant now) {
+  recipient_check_.reset();
+  ingress_.observer_.on_rejected(peer_, session_.envelope(), session_.recipient().forward_path.text, reply);
+  session_.on_recipient_verdict(smtp::Verdict::refuse(reply), now);
 }
 
 void ServerConnection::begin_content() {
@@ -373,8 +548,14 @@ void ServerConnection::finish_transaction(Instant now) {
   }
   const smtp::FinishedTransaction finished = session_.take_transaction(message_->envelope);
   message_->facts = finished.facts;
+  if (const std::optional<smtp::TlsFacts>& tls = session_.tls()) {
+    message_->tls_version = tls->version;
+    message_->tls_cipher = tls->cipher;
+  }
   const smtp::ClientIdentity& asserted = session_.asserted_client();
-  if (!asserted.login.value_or("").empty()) message_->envelope.head.protocol = mail::Protocol::esmtpa;
+  if (!asserted.login.value_or("").empty()) {
+    message_->envelope.head.protocol = session_.tls() ? mail::Protocol::esmtpsa : mail::Protocol::esmtpa;
+  }
   if (asserted.esmtp == false) message_->envelope.head.protocol = mail::Protocol::smtp;
   message_->envelope.set_client(asserted.hello_name ? *asserted.hello_name : session_.hello_name(), peer_text_);
   ++messages_;
@@ -383,6 +564,7 @@ void ServerConnection::finish_transaction(Instant now) {
                         {.connection_slot = self.slot,
                          .connection_generation = self.generation,
                          .reply_slot = finished.slot,
+                         .user = std::string(session_.user()),
                          .forwarded_client = std::move(forwarded)});
 }
 
@@ -408,8 +590,20 @@ void ServerConnection::on_stalled_too_long(Instant now) {
   after_progress();
 }
 
+void ServerConnection::set_idle_max(std::optional<Duration> most) {
+  session_.set_idle_max(most);
+  // Whatever else the timer stands for comes first, and what follows it arms the timer anew.
+  if (connection_ == nullptr || closing_ || feeding_ || awaits_proxy_header_ || tls_due_) return;
+  if (!holds_replies(ingress_.loop_.now())) arm_timer();
+}
+
 void ServerConnection::on_shutdown() {
-  if (awaits_proxy_header_) return drop_silently();
+  // There is nobody yet to say goodbye to.
+  if (awaits_proxy_header_ || handshaking_) return drop_silently();
+  if (std::exchange(greeting_due_, false)) {
+    const smtp::Verdict goodbye = smtp::Verdict::refuse({421, {4, 3, 2}, "Shutting down"}, true);
+    session_.on_connect_verdict(goodbye, ingress_.loop_.now());
+  }
   session_.on_shutdown();
   after_progress();
 }
@@ -422,10 +616,28 @@ void ServerConnection::abort() {
 // Whatever happened: replies go out, reading goes on or stops, the timer stands right.
 void ServerConnection::after_progress() {
   if (feeding_ || closing_ || awaits_proxy_header_) return;
+  if (holds_replies(ingress_.loop_.now())) return ingress_.timers_.arm(timer_, replies_held_until_);
   send_output();
   if (closing_) return;
   if (session_.wait() == smtp::Wait::bytes && !stalled_ && !half_closed_) connection_->resume();
-  ingress_.timers_.arm(timer_, session_.next_deadline());
+  arm_timer();
+}
+
+// Whether a reply that is to cost its client time has not left yet.
+bool ServerConnection::holds_replies(Instant now) {
+  const std::uint32_t negative = session_.negative_replies();
+  const bool more = negative > std::exchange(negative_seen_, negative);
+  if (more && !may_relay() && negative > ListenerContext::errors_free) {
+    const std::uint32_t beyond = negative - ListenerContext::errors_free - 1;
+    replies_held_until_ = now + listener_->error_delay * (1u << std::min(beyond, ListenerContext::error_doublings_max));
+  }
+  return now < replies_held_until_;
+}
+
+void ServerConnection::arm_timer() {
+  ingress_.timers_.arm(timer_, greeting_due_             ? greeting_at_
+                               : auth_reply_at_ != never ? auth_reply_at_
+                                                         : session_.next_deadline());
 }
 
 void ServerConnection::send_output() {
@@ -436,6 +648,8 @@ void ServerConnection::send_output() {
       closing_ = true;
       timer_.cancel();
       connection_->close_orderly(ingress_.options_.linger);
+    } else if (session_.wait() == smtp::Wait::tls && !handshaking_) {
+      begin_tls();  // the 220 has left
     }
     return;
   }
@@ -455,27 +669,33 @@ void ServerConnection::on_sent() {
 void ServerConnection::on_end_of_stream() {
   // The client has said all it will. What is accepted stays accepted; what was under way is gone with the connection.
   // Replies that are still due are sent before the connection is closed.
-  if (awaits_proxy_header_) return drop_silently();
+  if (awaits_proxy_header_ || tls_due_) return drop_silently();
   drop_content();
   half_closed_ = true;
   after_progress();
 }
 
-void ServerConnection::on_lost(const Status& /*status*/) {
+void ServerConnection::on_lost(const Status& status) {
   closing_ = true;
+  if (handshaking_) ingress_.observer_.on_tls_failed(peer_, status);
   drop_content();
 }
 
 void ServerConnection::on_closed() {
+  end_handshake();
   ingress_.remove(*this);
 }
 
 void ServerConnection::on_timer(Timer& /*timer*/, Instant now) {
+  if (closing_) return;
   if (awaits_proxy_header_) {
     ingress_.observer_.on_turned_away(peer_, "its PROXY header did not come in time");
     return drop_silently();
   }
-  session_.on_deadline(now);
+  if (std::exchange(tls_due_, false)) return begin_tls();
+  if (std::exchange(greeting_due_, false)) return greet(now);
+  (void)reply_to_failure(now);
+  if (!holds_replies(now)) session_.on_deadline(now);
   if (session_.take_content_dropped()) drop_content();
   after_progress();
 }

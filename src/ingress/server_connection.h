@@ -9,12 +9,14 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include <postern/base/intrusive_list.h>
 #include <postern/base/timer_wheel.h>
 #include <postern/mail/message.h>
 #include <postern/smtp/server_session.h>
 
+#include "ingress/authenticator.h"
 #include "ingress/door.h"
 #include "net/connection.h"
 
@@ -42,10 +44,14 @@ class ServerConnection final : public net::ConnectionUser, private TimerHandler,
   void on_refused(smtp::ReplySlot slot, const mail::Reply& reply, Instant now);
   // Memory or room in the spool came back: goes on where it stopped.
   void on_resources();
+  void on_password_checked(PasswordCheck result, Instant now);
+  void on_recipient_answered(const mail::Reply* refusal, Instant now);
   // It waited for that longer than Ingress has patience: 452, and the rest of the content is swallowed.
   void on_stalled_too_long(Instant now);
   // Since when nothing of its content could be kept, however often it was tried.
   [[nodiscard]] Instant stalled_since() const { return stalled_since_; }
+  // No wait for the client is longer, from now on; nullopt: as usual.
+  void set_idle_max(std::optional<Duration> most);
   void on_shutdown();
   // The grace is over: 421 and an end whatever is under way.
   void abort();
@@ -62,6 +68,7 @@ class ServerConnection final : public net::ConnectionUser, private TimerHandler,
   [[nodiscard]] bool busy() const { return message_ != nullptr || session_.open_slots() > 0; }
 
   // --- net::ConnectionUser -----------------------------------------------------------------------------------------
+  void on_secured(const net::TlsFacts& facts) override;
   std::size_t on_received(MutableBytes bytes) override;
   void on_end_of_stream() override;
   void on_sent() override;
@@ -74,6 +81,7 @@ class ServerConnection final : public net::ConnectionUser, private TimerHandler,
   // The PROXY header's bytes; returns how many were the header's.
   [[nodiscard]] std::size_t take_proxy_header(Bytes bytes, Instant now);
   void begin_session(bool input_waits, Instant now);
+  void turn_away(std::string_view why, Instant now);
   void drop_silently();
   void set_peer(const io::Address& peer, bool authenticated);
   void on_identity_asserted(Instant now);
@@ -81,8 +89,25 @@ class ServerConnection final : public net::ConnectionUser, private TimerHandler,
 
   // Feeds the session; returns what it consumed. Stops where the session or a resource says so.
   std::size_t feed(Bytes bytes);
+  [[nodiscard]] bool may_relay() const { return may_relay_ || !session_.user().empty(); }
   [[nodiscard]] bool give_verdict(Instant now);
-  void give_recipient_verdict(Instant now);
+  [[nodiscard]] const mail::Reply* admit_handshake();
+  void end_handshake();
+  void begin_tls();
+  void greet(Instant now);
+  void greet_at(Instant at);
+  [[nodiscard]] Duration greeting_delay() const;
+  // False: the next hop is asked.
+  [[nodiscard]] bool give_recipient_verdict(Instant now);
+  [[nodiscard]] bool ask_next_hops(Instant now);
+  void refuse_recipient(const mail::Reply& reply, Instant now);
+  void give_credentials(Instant now);
+  [[nodiscard]] bool judge_authentication(Instant now);
+  void accept_authentication(Instant now);
+  void put_off_authentication(const mail::Reply& reply, Instant now);
+  bool fail_authentication(Instant now);
+  bool reply_to_failure(Instant now);
+  [[nodiscard]] const mail::Reply* refuse_sender() const;
   void begin_content();
   [[nodiscard]] bool make_room(std::size_t bytes, Instant now);
   bool stream_out(std::size_t keep_bytes, Instant now);
@@ -91,6 +116,8 @@ class ServerConnection final : public net::ConnectionUser, private TimerHandler,
   void finish_transaction(Instant now);
   void refuse_content(const mail::Reply& reply, Instant now);
   void after_progress();
+  void arm_timer();
+  [[nodiscard]] bool holds_replies(Instant now);
   void send_output();
 
   Ingress& ingress_;
@@ -108,7 +135,28 @@ class ServerConnection final : public net::ConnectionUser, private TimerHandler,
   bool half_closed_ = false;  // the client has sent its FIN
   bool stalled_ = false;      // for memory or room in the spool; in Ingress's list of the waiting
   bool feeding_ = false;
+  bool handshaking_ = false;        // TLS is due or begun, and neither on_secured() nor on_lost() has come
+  bool tls_due_ = false;            // it begins when timer_ says so
+  bool handshake_counted_ = false;  // among those that Ingress has under way
+  bool greeting_due_ = false;       // said when timer_ says so, at greeting_at_, unless input comes before
+  bool greeting_put_off_ = false;   // once, because something waited in the socket
+  Instant greeting_at_{};
+  Instant replies_held_until_{};     // a negative reply waits until then, and nothing is read; past: none does
+  std::uint32_t negative_seen_ = 0;  // of session_.negative_replies()
   bool announced_ = false;
+  bool checking_password_ = false;
+  bool authenticated_here_ = false;  // session_.user() is one of our users, and not one of who said XCLIENT
+  // The recipient that waits for its verdict, while next hops are asked for those who get its mail.
+  struct RecipientCheck {
+    std::vector<std::string> paths;  // itself, or an alias's targets: at most RecipientTable's 100
+    std::size_t next = 0;            // the first one not known to be taken
+    bool expanded = false;           // they are targets
+    Instant since{};
+  };
+  std::unique_ptr<RecipientCheck> recipient_check_;
+  std::uint32_t auth_failures_ = 0;
+  Instant auth_reply_at_ = never;  // auth_reply_ waits until then
+  smtp::Verdict auth_reply_;
   bool awaits_proxy_header_ = false;
   std::string proxy_header_;  // as far as it has come; at most proxy_header_bytes_max
   std::optional<IpAddress> counted_;

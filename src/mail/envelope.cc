@@ -28,7 +28,7 @@ struct Tag {
   static constexpr std::uint8_t reverse_path = 2;  // domain offset (varint) | text
   static constexpr std::uint8_t recipient = 3;
   static constexpr std::uint8_t body = 4;
-  static constexpr std::uint8_t flags = 5;  // flag_smtp_utf8, flag_require_tls
+  static constexpr std::uint8_t flags = 5;  // flag_…
   static constexpr std::uint8_t dsn_return = 6;
   static constexpr std::uint8_t envelope_id = 7;
   static constexpr std::uint8_t declared_size = 8;
@@ -45,7 +45,8 @@ struct RecipientTag {
   static constexpr std::uint8_t original_recipient = 2;
 };
 
-constexpr std::uint8_t flag_smtp_utf8 = 1, flag_require_tls = 2;
+constexpr std::uint8_t flag_smtp_utf8 = 1, flag_require_tls = 2, flag_deliver_by_returns = 4, flag_deliver_by_trace = 8;
+constexpr std::uint8_t flags_all = flag_smtp_utf8 | flag_require_tls | flag_deliver_by_returns | flag_deliver_by_trace;
 constexpr std::uint8_t notify_all = Notify::never | Notify::success | Notify::failure | Notify::delay;
 constexpr std::size_t path_size_max = std::numeric_limits<std::uint16_t>::max();
 constexpr std::size_t varint_size_max = 10;
@@ -241,7 +242,9 @@ void Envelope::encode(std::string& out) const {
   }
   put_number(out, Tag::body, static_cast<std::uint64_t>(head.body));
   put_number(out, Tag::flags,
-             (head.smtp_utf8 ? unsigned{flag_smtp_utf8} : 0u) | (head.require_tls ? unsigned{flag_require_tls} : 0u));
+             (head.smtp_utf8 ? unsigned{flag_smtp_utf8} : 0u) | (head.require_tls ? unsigned{flag_require_tls} : 0u) |
+                 (head.deliver_by_returns ? unsigned{flag_deliver_by_returns} : 0u) |
+                 (head.deliver_by_trace ? unsigned{flag_deliver_by_trace} : 0u));
   put_number(out, Tag::dsn_return, static_cast<std::uint64_t>(head.dsn_return));
   put_text(out, Tag::envelope_id, dsn_envelope_id());
   put_number(out, Tag::declared_size, head.declared_size);
@@ -339,9 +342,11 @@ Status Envelope::decode_fields(Bytes bytes) {
         head.body = static_cast<BodyType>(number);
         break;
       case Tag::flags:
-        if (!read_number(value, flag_smtp_utf8 | flag_require_tls, number)) return damaged("bad flags");
+        if (!read_number(value, flags_all, number)) return damaged("bad flags");
         head.smtp_utf8 = (number & flag_smtp_utf8) != 0;
         head.require_tls = (number & flag_require_tls) != 0;
+        head.deliver_by_returns = (number & flag_deliver_by_returns) != 0;
+        head.deliver_by_trace = (number & flag_deliver_by_trace) != 0;
         break;
       case Tag::dsn_return:
         if (!read_number(value, static_cast<std::uint64_t>(DsnReturn::headers), number)) return damaged("bad RET");

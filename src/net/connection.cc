@@ -9,6 +9,7 @@
 #include <postern/base/planted.h>
 
 #include "io/errors.h"
+#include "net/connection_tls.h"
 
 namespace postern::net {
 
@@ -53,6 +54,8 @@ void Connection::on_recv(const io::Completion& completion) {
     end_of_stream_ = true;
     if (state_ == State::lingering) {
       end();
+    } else if (state_ == State::open && tls_ != nullptr && !tls_->secured) {
+      fail(error(StatusCode::kUnavailable, "TLS handshake: the peer closed the connection"));
     } else if (state_ == State::open) {
       user_.on_end_of_stream();
     }
@@ -72,6 +75,10 @@ void Connection::on_recv(const io::Completion& completion) {
 }
 
 void Connection::deliver(Held received) {
+  if (tls_ != nullptr) {
+    deliver_secured(std::move(received));
+    return;
+  }
   delivering_ = true;
   resumed_ = false;
   if (POSTERN_PLANTED(buffer_reused_early)) table_.release(received.buffer);
@@ -91,6 +98,7 @@ void Connection::deliver(Held received) {
 }
 
 void Connection::hold(Held rest) {
+  POSTERN_CHECK(held_.bytes.empty(), "nothing is received while something is held");
   held_ = std::move(rest);
   if (held_.buffer.held() && table_.loop_.buffers_free() <= table_.options_.buffers_reserved) {
     held_.memory = std::make_unique<std::byte[]>(held_.bytes.size());
@@ -115,8 +123,8 @@ void Connection::resume() {
   reading_ = true;
   if (delivering_) {
     resumed_ = true;
-  } else if (!held_.bytes.empty()) {
-    table_.defer(*this);
+  } else if (!held_.bytes.empty() || tls_ != nullptr) {
+    table_.defer(*this);  // under TLS there may be a rest of plain bytes too
   } else {
     arm_recv();
   }
@@ -134,6 +142,7 @@ void Connection::send(Bytes bytes) {
 void Connection::send(std::span<const io::Slice> slices) {
   if (state_ != State::open) return;
   POSTERN_CHECK(!sending_, "one send at a time");
+  POSTERN_CHECK(tls_ == nullptr || tls_->secured, "nothing is sent before the handshake is complete");
   sending_ = true;
   slices_ = slices;
   send_offset_ = 0;
@@ -148,6 +157,10 @@ void Connection::send(std::span<const io::Slice> slices) {
 // As many whole slices as one operation may carry, straight from the user's array; of a slice that is too large, or of
 // which a part has gone, one piece.
 void Connection::start_send() {
+  if (tls_ != nullptr) {
+    send_cipher_text();
+    return;
+  }
   constexpr std::size_t bytes_max = ConnectionTable::send_bytes_max;
   std::span<const io::Slice> batch;
   const io::Slice& first = slices_.front();
@@ -184,6 +197,10 @@ void Connection::on_send(const io::Completion& completion) {
                                 : io::errno_status(-completion.result, "send"));
     return;
   }
+  if (tls_ != nullptr) {
+    on_cipher_text_sent(static_cast<std::size_t>(completion.result));
+    return;
+  }
   advance_send(static_cast<std::size_t>(completion.result));
   if (!slices_.empty()) {
     start_send();
@@ -197,7 +214,7 @@ void Connection::finish_send() {
   if (state_ == State::open) {
     user_.on_sent();
   } else if (state_ == State::closing) {
-    send_fin();
+    finish_close();
   }
 }
 
@@ -222,6 +239,8 @@ void Connection::on_connect(const io::Completion& completion) {
 void Connection::on_timer(Timer& /*timer*/, Instant /*now*/) {
   if (state_ == State::connecting) {
     fail(error(StatusCode::kDeadlineExceeded, "connect: timed out"));
+  } else if (state_ == State::open) {
+    fail(error(StatusCode::kDeadlineExceeded, "TLS handshake: timed out"));
   } else {
     end();  // the peer takes too long over its FIN
   }
@@ -233,8 +252,18 @@ void Connection::close_orderly(Duration linger) {
   state_ = State::closing;
   drop_held();
   table_.timers_.arm(timer_, table_.loop_.now() + linger);
-  if (!sending_) send_fin();
+  if (!sending_) finish_close();
   if (state_ != State::ending) arm_recv();
+}
+
+// What was to be sent has been; under TLS the last bytes are a close_notify, and may still be on their way.
+void Connection::finish_close() {
+  if (tls_ != nullptr) {
+    if (tls_->secured && !std::exchange(tls_->closed, true)) tls_->stream->close();
+    send_cipher_text();
+    if (send_pending_ || state_ == State::ending) return;
+  }
+  send_fin();
 }
 
 void Connection::send_fin() {
@@ -260,6 +289,7 @@ void Connection::end() {
   drop_held();
   ListHook<StarvingTag>::unlink();
   if (connect_pending_) table_.loop_.cancel(token(ConnectionTable::connect_kind));
+  if (task_pending_) table_.loop_.cancel(token(ConnectionTable::task_kind));
   if (recv_pending_ || send_pending_) table_.loop_.shutdown(descriptor_);
   defer_when_idle();
 }
@@ -273,8 +303,8 @@ void Connection::on_turn() {
     table_.remove(*this);
     return;
   }
-  if (sending_ && slices_.empty()) finish_send();
-  if (state_ == State::open && reading_ && !held_.bytes.empty()) deliver(std::exchange(held_, {}));
+  if (sending_ && slices_.empty() && !send_pending_) finish_send();
+  if (state_ == State::open && reading_ && (!held_.bytes.empty() || tls_ != nullptr)) deliver(std::exchange(held_, {}));
 }
 
 // --- the table -------------------------------------------------------------------------------------------------------
@@ -326,6 +356,9 @@ void ConnectionTable::on_completion(const io::Completion& completion) {
       break;
     case send_kind:
       connection->on_send(completion);
+      break;
+    case task_kind:
+      connection->on_task(completion);
       break;
     default:
       connection->on_connect(completion);

@@ -3,7 +3,8 @@
 // completions.
 //
 // All of a shard's connections live in its ConnectionTable; users hold a Connection* until on_closed(). Deadlines of
-// protocols are the user's own timers. Between socket and user all bytes pass through deliver() and start_send().
+// protocols are the user's own timers. Between socket and user all bytes pass through deliver() and start_send(), which
+// is where TLS has its place: connection_tls.cc.
 #pragma once
 
 #include <cstddef>
@@ -20,6 +21,7 @@
 #include "io/loop.h"
 #include "net/descriptor_waiters.h"
 #include "net/dispatcher.h"
+#include "net/tls_stream.h"
 
 namespace postern::net {
 
@@ -29,10 +31,14 @@ class ConnectionUser {
  public:
   // connect() succeeded; reading has begun.
   virtual void on_connected() {}
+  // The handshake that start_tls() began is complete: bytes are secured from here on. `facts` live as long as the
+  // connection.
+  virtual void on_secured(const TlsFacts& facts) { (void)facts; }
   // Returns how many bytes it took. When fewer than all, the connection keeps the rest, stops reading, and offers the
   // rest again after resume(). `bytes` may be written to, and are gone after the call.
   [[nodiscard]] virtual std::size_t on_received(MutableBytes bytes) = 0;
-  // The peer will send no more, after the last byte was taken. Sending goes on working.
+  // The peer will send no more, after the last byte was taken. Sending goes on working. Under TLS a FIN says so as a
+  // close_notify does: whoever can cut a connection can cut it anywhere, so an end proves nothing to be complete.
   virtual void on_end_of_stream() = 0;
   // Everything handed to the last send() has left for the kernel; its memory is the user's again.
   virtual void on_sent() = 0;
@@ -68,6 +74,16 @@ class Connection final : private ListHook<DeferredTag>, private ListHook<Starvin
   void send(Bytes bytes);  // the same for one piece
   [[nodiscard]] bool sending() const { return sending_; }
 
+  // From here on the connection speaks TLS, and the user sees plain bytes as before: on_secured() comes, or on_lost()
+  // when the handshake fails or takes longer than `timeout`. What was received and not taken is the handshake's first
+  // input. Nothing is being sent; nothing is sent before on_secured(). Once. Does nothing unless open().
+  void start_tls(std::unique_ptr<TlsStream> stream, Duration timeout);
+  [[nodiscard]] bool secured() const;
+  // TlsStream::take_session(); null when nothing is secured.
+  [[nodiscard]] std::shared_ptr<const TlsSession> take_tls_session();
+  // As TlsStream has it; empty when not secured().
+  [[nodiscard]] std::string channel_binding(std::string_view name) const;
+
   // Stops on_received(). What the kernel had under way, at most one receive buffer, is kept.
   void pause();
   // Goes on reading; a rest is offered again first, in the loop's next turn.
@@ -91,6 +107,8 @@ class Connection final : private ListHook<DeferredTag>, private ListHook<Starvin
     lingering,  // our FIN is out; waits for the peer's
     ending,     // shut down; waits until no operation is pending
   };
+  // Beside a connection that speaks TLS; absent, it costs a pointer.
+  struct Tls;
   // What arrived and was not taken: in a buffer of the loop or, when these are scarce, in memory of its own.
   struct Held {
     MutableBytes bytes;
@@ -102,6 +120,7 @@ class Connection final : private ListHook<DeferredTag>, private ListHook<Starvin
   void on_recv(const io::Completion& completion);
   void on_send(const io::Completion& completion);
   void on_connect(const io::Completion& completion);
+  void on_task(const io::Completion& completion);
   void on_turn();  // what defer() asked for
 
   void arm_recv();
@@ -111,12 +130,24 @@ class Connection final : private ListHook<DeferredTag>, private ListHook<Starvin
   void start_send();
   void advance_send(std::size_t size);
   void finish_send();
+  void finish_close();
   void send_fin();
+
+  // TLS, in connection_tls.cc.
+  void deliver_secured(Held received);
+  [[nodiscard]] bool advance_handshake();
+  [[nodiscard]] bool deliver_plain();
+  void send_cipher_text();
+  void on_cipher_text_sent(std::size_t size);
+  void fail_tls(const Status& status);
+
   void fail(const Status& status);
   void end();
   void defer_when_idle();
   [[nodiscard]] bool starving() const { return ListHook<StarvingTag>::linked(); }
-  [[nodiscard]] bool operation_pending() const { return recv_pending_ || send_pending_ || connect_pending_; }
+  [[nodiscard]] bool operation_pending() const {
+    return recv_pending_ || send_pending_ || connect_pending_ || task_pending_;
+  }
   [[nodiscard]] io::Token token(std::uint8_t kind) const;
 
   ConnectionTable& table_;
@@ -127,6 +158,7 @@ class Connection final : private ListHook<DeferredTag>, private ListHook<Starvin
   bool recv_pending_ : 1 = false;
   bool send_pending_ : 1 = false;
   bool connect_pending_ : 1 = false;
+  bool task_pending_ : 1 = false;
   bool sending_ : 1 = false;         // send() was called, on_sent() not
   bool reading_ : 1 = true;          // the user wants bytes
   bool delivering_ : 1 = false;      // within on_received()
@@ -138,7 +170,8 @@ class Connection final : private ListHook<DeferredTag>, private ListHook<Starvin
   std::size_t send_offset_ = 0;
   io::Slice piece_;  // part of a slice too large for one operation, or the one slice of send(Bytes)
   io::Slice single_;
-  Timer timer_{*this};  // connect, linger
+  Timer timer_{*this};  // connect, handshake, linger
+  std::unique_ptr<Tls> tls_;
 };
 // An idle connection costs this, its slot's 8 bytes and nothing else here.
 static_assert(sizeof(Connection) <= 256);
@@ -181,11 +214,13 @@ class ConnectionTable final : private CompletionHandler, private TimerHandler {
 
  private:
   friend class Connection;
-  static constexpr std::uint8_t recv_kind = 0, send_kind = 1, connect_kind = 2, kinds = 3;
+  static constexpr std::uint8_t recv_kind = 0, send_kind = 1, connect_kind = 2, task_kind = 3, kinds = 4;
   // Deferred work of so many connections a turn: at a few µs each, a turn stays below 1 ms.
   static constexpr std::size_t deferred_per_turn = 256;
   // Buffers are given back by others too, who do not say so here.
   static constexpr Duration starvation_retry = std::chrono::milliseconds(5);
+  // For the alert that says why a handshake or a record was refused.
+  static constexpr Duration alert_linger = std::chrono::seconds(1);
 
   void on_completion(const io::Completion& completion) override;
   void on_timer(Timer& timer, Instant now) override;
@@ -197,6 +232,9 @@ class ConnectionTable final : private CompletionHandler, private TimerHandler {
   void feed_starving();
   void release(io::BufferId buffer);
   void remove(Connection& connection);
+  // Where one record is decrypted to before its connection's user has it: one for all, since users take or leave bytes
+  // within one call. There from the first TLS connection on.
+  [[nodiscard]] MutableBytes plain_buffer();
 
   io::Loop& loop_;
   Dispatcher& dispatcher_;
@@ -209,6 +247,7 @@ class ConnectionTable final : private CompletionHandler, private TimerHandler {
   IntrusiveList<Connection, StarvingTag> starving_;  // in the order in which they get buffers
   Timer deferred_timer_{*this};
   Timer starving_timer_{*this};
+  std::unique_ptr<std::byte[]> plain_buffer_;
   SlotMap<Connection> connections_;
 };
 

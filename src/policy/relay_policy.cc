@@ -3,6 +3,7 @@
 
 #include <postern/base/text.h>
 #include <postern/policy/relay_policy.h>
+#include <postern/route/domain.h>
 
 namespace postern::policy {
 namespace {
@@ -31,6 +32,10 @@ bool is_plausible(std::string_view domain) {
   });
 }
 
+bool is_ascii(std::string_view text) {
+  return std::all_of(text.begin(), text.end(), [](char c) { return static_cast<unsigned char>(c) < 0x80; });
+}
+
 // The part behind the first dot; empty when there is none.
 std::string_view parent_of(std::string_view domain) {
   const std::size_t dot = domain.find('.');
@@ -49,7 +54,8 @@ StatusOr<RelayPolicy> RelayPolicy::make(std::span<const std::string> accept, std
   std::string first;
   for (const std::string& entry : accept) {
     const bool tree = entry.starts_with('.');
-    const std::string domain = to_lower(without_final_dot(std::string_view(entry).substr(tree ? 1 : 0)));
+    std::string domain = to_lower(without_final_dot(std::string_view(entry).substr(tree ? 1 : 0)));
+    if (!is_ascii(domain)) domain = route::normalise_domain(domain).value_or("");
     if (!is_plausible(domain) || (tree && domain.starts_with('['))) {
       return error(StatusCode::kInvalidArgument,
                    "\"" + entry + "\" is no domain; write example.test, or .example.test to include its subdomains");
@@ -74,6 +80,10 @@ Verdict RelayPolicy::judge_recipient(const PeerFacts& peer, const mail::PathView
 }
 
 bool RelayPolicy::accepts_domain(std::string_view domain) const {
+  if (!is_ascii(domain)) {
+    const StatusOr<std::string> a_labels = route::normalise_domain(domain);
+    return a_labels.ok() && accepts_domain(*a_labels);
+  }
   std::array<char, domain_bytes_max> buffer{};
   const std::string_view name = lowered(domain, buffer);
   if (name.empty()) return false;

@@ -28,6 +28,10 @@ std::int64_t monotonic_ns(WallTime at, ClockPair now) {
   return std::max<std::int64_t>(ns_of(now.monotonic + ahead), 0);
 }
 
+constexpr std::uint64_t rounded_up(std::int64_t value, std::int64_t unit) {
+  return static_cast<std::uint64_t>((value + unit - 1) / unit);
+}
+
 std::uint64_t bundle_key(std::uint32_t message, std::uint32_t site) {
   return std::uint64_t{message} << 32 | site;
 }
@@ -60,6 +64,16 @@ OwnerQueue::OwnerQueue(Options options, Random random)
   POSTERN_CHECK(options_.batch_max > 0);
 }
 
+void OwnerQueue::Message::set_times(std::int64_t give_up_ns, std::int64_t warn_ns) {
+  constexpr std::int64_t second = 1'000'000'000;
+  constexpr std::int64_t before_max = (1 << 22) - 1;
+  static_assert(farthest.count() < std::int64_t{1} << 62);
+  give_up = rounded_up(give_up_ns, std::int64_t{1} << give_up_shift) & ((std::uint64_t{1} << 42) - 1);
+  warn_before = 0;
+  if (warn_ns >= give_up_at()) return;
+  warn_before = static_cast<std::uint32_t>(std::min((give_up_at() - warn_ns) / second, before_max)) & before_max;
+}
+
 std::size_t& OwnerQueue::count_of(State state) {
   switch (state) {
     case State::scheduled:
@@ -84,13 +98,14 @@ void OwnerQueue::add(const MessageHead& head, std::span<const NewRecipient> reci
   POSTERN_CHECK(!recipients.empty() && recipients.size() <= UINT16_MAX);
   const std::int64_t now_ns = ns_of(now.monotonic);
   std::int64_t give_up_at = monotonic_ns(head.give_up_at, now);
-  if (give_up_at <= now_ns) give_up_at = now_ns + options_.last_chance.count();
+  std::int64_t warn_at = head.warn_at == WallTime{} ? never_ns : monotonic_ns(head.warn_at, now);
+  if (warn_at <= now_ns) warn_at = now_ns + options_.warn_patience.count();
+  if (give_up_at <= now_ns && !head.strict) give_up_at = now_ns + options_.last_chance.count();
 
   POSTERN_CHECK(head.location.log == head.queue_id.log(), "a message lives in the log that named it");
   const std::uint32_t message = messages_.take();
   messages_[message] = {.queue_id = head.queue_id,
                         .position = head.location.position,
-                        .give_up_at = give_up_at,
                         .length = head.location.length,
                         .sender_hash = head.sender_hash,
                         .tenant = head.tenant,
@@ -99,16 +114,19 @@ void OwnerQueue::add(const MessageHead& head, std::span<const NewRecipient> reci
                         .null_sender = head.null_sender,
                         .many = recipients.size() > 1,
                         .held = head.hold_until > now.wall};
+  messages_[message].set_times(give_up_at, warn_at);
   const bool is_new = index_.insert(message).second;
   POSTERN_CHECK(is_new, "a queue id is in the queue already");
 
   const std::int64_t hold_until = monotonic_ns(head.hold_until, now);
   for (const NewRecipient& recipient : recipients) {
     std::int64_t due = hold_until;
+    bool overdue = false;
     if (recipient.retry) {
       const std::int64_t retry_at = monotonic_ns(recipient.retry->due, now);
       const std::int64_t latest =
           now_ns + options_.schedule.longest().count();  // a clock that was wrong must not delay mail
+      overdue = std::max(retry_at, hold_until) <= now_ns;
       due = std::max(due, retry_at > now_ns ? std::min(retry_at, latest)
                                             : now_ns + random_below(options_.restart_spread, random_).count());
     }
@@ -123,9 +141,12 @@ void OwnerQueue::add(const MessageHead& head, std::span<const NewRecipient> reci
                        .timer_slot = Wheel::not_armed,
                        .recipient = recipient.index,
                        .attempts = recipient.retry ? recipient.retry->attempts : std::uint16_t{0},
-                       .state = State::scheduled};
+                       .state = State::scheduled,
+                       .warn = recipient.warn};
     ++counts_.scheduled;
-    if (due <= now_ns) {
+    if (gathering_ && overdue) {
+      wait_for_route(index);
+    } else if (due <= now_ns) {
       become_due(index, now);
     } else {
       schedule(index, std::min(due, give_up_at));
@@ -236,7 +257,7 @@ void OwnerQueue::schedule(std::uint32_t index, std::int64_t due) {
 void OwnerQueue::become_due(std::uint32_t index, ClockPair now) {
   Entry& entry = entries_[index];
   messages_[entry.message].held = false;
-  const std::int64_t give_up_at = messages_[entry.message].give_up_at;
+  const std::int64_t give_up_at = messages_[entry.message].give_up_at();
   if (give_up_at <= ns_of(now.monotonic)) {
     expire(index);
     return;
@@ -246,13 +267,48 @@ void OwnerQueue::become_due(std::uint32_t index, ClockPair now) {
     make_ready(index, destination.site, false);
     return;
   }
+  wait_for_route(index);
+  ask_route(entry.destination);
+}
+
+void OwnerQueue::wait_for_route(std::uint32_t index) {
+  Entry& entry = entries_[index];
   enter(entry, State::routing);
-  EntryList::push_back(entries_, destination.due, index);
-  wheel_.arm(index, give_up_at);
-  if (!destination.asked) {
-    destination.asked = true;
-    to_route_.push(entry.destination);
+  EntryList::push_back(entries_, destinations_[entry.destination].due, index);
+  wheel_.arm(index, patience_ends(entry));
+}
+
+void OwnerQueue::ask_route(std::uint32_t index) {
+  Destination& destination = destinations_[index];
+  if (destination.asked) return;
+  destination.asked = true;
+  to_route_.push(index);
+}
+
+void OwnerQueue::release(ClockPair now) {
+  gathering_ = false;
+  released_ = 0;
+  release_end_ = destinations_.made();
+  release_began_ = now.monotonic;
+  release_some(now);
+}
+
+// As many destinations as their share of the span by now, the first at once. Each route is asked for, also where one is
+// known still: the answer is what moves those that wait.
+void OwnerQueue::release_some(ClockPair now) {
+  using std::chrono::milliseconds;
+  const auto span = std::chrono::duration_cast<milliseconds>(options_.restart_spread).count();
+  const auto passed = std::chrono::duration_cast<milliseconds>(now.monotonic - release_began_).count();
+  std::uint32_t goal = release_end_;
+  if (passed < span && release_end_ > 0) {
+    goal = 1 + static_cast<std::uint32_t>(std::uint64_t{release_end_ - 1} * static_cast<std::uint64_t>(passed) /
+                                          static_cast<std::uint64_t>(span));
   }
+  std::size_t looked_at = 0;
+  for (; released_ < goal && looked_at < options_.batch_max; ++released_, ++looked_at) {
+    if (!destinations_[released_].due.empty()) ask_route(released_);
+  }
+  release_next_ = released_ < goal ? Instant::min() : now.monotonic + milliseconds(10);
 }
 
 void OwnerQueue::make_ready(std::uint32_t index, SiteId site_id, bool in_front) {
@@ -269,7 +325,7 @@ void OwnerQueue::make_ready(std::uint32_t index, SiteId site_id, bool in_front) 
     if (!first) after = std::exchange(it->second, index);
   }
   EntryList::insert_after(entries_, list, after, index);
-  wheel_.arm(index, message.give_up_at);
+  wheel_.arm(index, patience_ends(entry));
   ++site.ready;
   if (!site.noticed) {
     site.noticed = true;
@@ -303,21 +359,48 @@ void OwnerQueue::leave_ready(std::uint32_t index) {
 void OwnerQueue::defer(std::uint32_t index, mail::Reply reply, ClockPair now, std::uint64_t seed) {
   Entry& entry = entries_[index];
   const Message& message = messages_[entry.message];
-  if (message.give_up_at <= ns_of(now.monotonic)) {
+  if (message.give_up_at() <= ns_of(now.monotonic)) {
     settle(index, SettledAs::expired, std::move(reply));
     return;
   }
   // One draw per message: its recipients for one site come due together and travel together again.
   Random random(seed ^ message.queue_id.value);
   const Duration wait = options_.schedule.wait_after(entry.attempts, random);
-  const std::int64_t due = std::min(ns_of(now.monotonic + wait), message.give_up_at);
-  retry_updates_.push(
-      {.queue_id = message.queue_id,
-       .location = message.location(),
-       .recipient = entry.recipient,
-       .state = {
-           .attempts = entry.attempts, .due = now.to_wall(Instant(Duration(due))), .last_reply = std::move(reply)}});
+  std::int64_t due = std::min(ns_of(now.monotonic + wait), message.give_up_at());
+  const bool warn = entry.warn && message.warn_at() <= ns_of(now.monotonic);
+  if (warn) entry.warn = false;
+  // An attempt at that time: so the sender is told in time, with words that are fresh.
+  if (entry.warn) due = std::min(due, message.warn_at());
+  retry_updates_.push({.queue_id = message.queue_id,
+                       .location = message.location(),
+                       .recipient = entry.recipient,
+                       .warn = warn,
+                       .give_up_at = now.to_wall(Instant(Duration(message.give_up_at()))),
+                       .state = {.attempts = entry.attempts,
+                                 .due = now.to_wall(Instant(Duration(due))),
+                                 .last_reply = std::move(reply),
+                                 .warned = !entry.warn}});
   schedule(index, due);
+}
+
+std::int64_t OwnerQueue::patience_ends(const Entry& entry) const {
+  const Message& message = messages_[entry.message];
+  if (!entry.warn || message.warn_before == 0) return message.give_up_at();
+  return std::min(message.warn_at() + options_.warn_patience.count(), message.give_up_at());
+}
+
+void OwnerQueue::tell_of_wait(std::uint32_t index, ClockPair now) {
+  Entry& entry = entries_[index];
+  const Message& message = messages_[entry.message];
+  entry.warn = false;
+  retry_updates_.push({.queue_id = message.queue_id,
+                       .location = message.location(),
+                       .recipient = entry.recipient,
+                       .warn = true,
+                       .attempted = false,
+                       .give_up_at = now.to_wall(Instant(Duration(message.give_up_at()))),
+                       .state = {.attempts = entry.attempts, .due = now.wall, .last_reply = {}, .warned = true}});
+  wheel_.arm(index, message.give_up_at());
 }
 
 void OwnerQueue::settle(std::uint32_t index, SettledAs outcome, mail::Reply reply) {
@@ -495,7 +578,7 @@ bool OwnerQueue::on_results(DeliveryId id, std::span<RecipientOutcome> outcomes,
     Entry& entry = entries_[index];
     ++count;
     if (next == outcomes.size() || outcomes[next].recipient != entry.recipient) {
-      if (messages_[entry.message].give_up_at <= ns_of(now.monotonic)) {
+      if (messages_[entry.message].give_up_at() <= ns_of(now.monotonic)) {
         expire(index);
       } else {
         make_ready(index, site_id, true);
@@ -543,7 +626,10 @@ void OwnerQueue::defer_site(SiteId id, const mail::Reply& reply, ClockPair now) 
 
 bool OwnerQueue::flush(std::string_view text, Duration spread, ClockPair now) {
   const auto it = destination_index_.find(text);
-  if (it == destination_index_.end() || destinations_[*it].scheduled.empty()) return false;
+  if (it == destination_index_.end()) return false;
+  const bool gathered = !destinations_[*it].due.empty() && !destinations_[*it].asked;
+  if (gathered) ask_route(*it);
+  if (destinations_[*it].scheduled.empty()) return gathered;
   begin({.kind = BatchKind::flush,
          .entries = std::exchange(destinations_[*it].scheduled, {}),
          .site = {},
@@ -583,7 +669,7 @@ void OwnerQueue::run_batch_on(const Batch& batch, std::uint32_t index, ClockPair
   const Message& message = messages_[entry.message];
   switch (batch.kind) {
     case BatchKind::route:
-      if (message.give_up_at <= ns_of(now.monotonic)) {
+      if (message.give_up_at() <= ns_of(now.monotonic)) {
         expire(index);
       } else {
         make_ready(index, batch.site, false);
@@ -610,11 +696,13 @@ void OwnerQueue::run_batch_on(const Batch& batch, std::uint32_t index, ClockPair
 // --- time
 
 Instant OwnerQueue::next_deadline() const {
-  return batches_.empty() ? wheel_.next_expiry() : Instant::min();
+  if (!batches_.empty()) return Instant::min();
+  return released_ < release_end_ ? std::min(release_next_, wheel_.next_expiry()) : wheel_.next_expiry();
 }
 
 void OwnerQueue::on_deadline(ClockPair now) {
   run_batches(now);
+  if (released_ < release_end_ && release_next_ <= now.monotonic) release_some(now);
   std::size_t moves = options_.batch_max;
   for (;;) {
     const std::uint32_t index = wheel_.take_due(now.monotonic, moves);
@@ -625,6 +713,9 @@ void OwnerQueue::on_deadline(ClockPair now) {
 
 void OwnerQueue::on_timer(std::uint32_t index, ClockPair now) {
   const Entry& entry = entries_[index];
+  if (entry.state != State::scheduled && messages_[entry.message].give_up_at() > ns_of(now.monotonic)) {
+    return tell_of_wait(index, now);
+  }
   if (entry.state == State::ready) {
     if (sites_[entry.site].dissolving) return;  // its batch will come to it
     leave_ready(index);
@@ -639,7 +730,10 @@ void OwnerQueue::on_timer(std::uint32_t index, ClockPair now) {
   if (entry.list.previous == no_index && list.head != index) return;
   if (entry.list.next == no_index && list.tail != index) return;
   EntryList::remove(entries_, list, index);
-  if (entry.state == State::scheduled) {
+  if (entry.state == State::scheduled && gathering_ && entry.attempts > 0 &&
+      messages_[entry.message].give_up_at() > ns_of(now.monotonic)) {
+    wait_for_route(index);
+  } else if (entry.state == State::scheduled) {
     become_due(index, now);
   } else {
     expire(index);

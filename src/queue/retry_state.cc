@@ -7,6 +7,7 @@ namespace postern::queue {
 namespace {
 
 constexpr std::uint8_t version = 1;
+constexpr std::uint8_t version_warned = 2;
 
 template <std::unsigned_integral T>
 void put(std::string& out, T value) {
@@ -25,7 +26,7 @@ T get(Bytes bytes, std::size_t& offset) {
 void encode_retry_state(const RetryState& state, std::string& out) {
   const mail::Reply& reply = state.last_reply;
   const std::string_view text = std::string_view(reply.text).substr(0, retry_reply_text_max);
-  put(out, version);
+  put(out, state.warned ? version_warned : version);
   put(out, state.attempts);
   put(out, static_cast<std::uint64_t>(state.due.time_since_epoch().count()));
   put(out, reply.code);
@@ -39,8 +40,10 @@ void encode_retry_state(const RetryState& state, std::string& out) {
 StatusOr<RetryState> decode_retry_state(Bytes bytes) {
   if (bytes.size() < retry_state_head_bytes) return error(StatusCode::kDataLoss, "retry state: too short");
   std::size_t offset = 0;
-  if (get<std::uint8_t>(bytes, offset) != version) return error(StatusCode::kDataLoss, "retry state: unknown version");
+  const auto found = get<std::uint8_t>(bytes, offset);
+  if (found != version && found != version_warned) return error(StatusCode::kDataLoss, "retry state: unknown version");
   RetryState state;
+  state.warned = found == version_warned;
   state.attempts = get<std::uint16_t>(bytes, offset);
   const auto due = static_cast<std::int64_t>(get<std::uint64_t>(bytes, offset));
   if (due < 0) return error(StatusCode::kDataLoss, "retry state: due before the epoch");

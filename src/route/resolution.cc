@@ -289,6 +289,14 @@ std::string Resolution::mx_site_key() const {
 void Resolution::deliver(std::string site_key) {
   route_.verdict = Route::Verdict::deliver;
   route_.site_key = std::move(site_key);
+  if (via_.tls && via_.may_speak_tls()) {
+    route_.tls = via_.tls;
+    route_.site_key.append(";").append(via_.tls->to_text());
+  }
+  if (!via_.credentials.empty() && via_.may_authenticate()) {
+    route_.credentials = via_.credentials;
+    route_.site_key.append(";auth=").append(via_.credentials);
+  }
   route_.site = site_id(route_.site_key, options_.site_seed);
   done_ = true;
 }

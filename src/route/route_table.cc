@@ -65,7 +65,9 @@ StatusOr<Via> parse_host(std::string_view whole, std::string_view target, Via vi
     if (!via.address) {
       StatusOr<std::string> name = normalise_domain(host);
       if (!name.ok()) return invalid(whole, std::string(message_of(name.status())) + "; " + std::string(form));
-      via.host = *std::move(name);
+      // As a name, an address may have had a dot behind it or digits of other scripts.
+      via.address = IpAddress::parse(*name);
+      if (!via.address) via.host = *std::move(name);
     }
   }
   if (port_given) {

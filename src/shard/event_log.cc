@@ -52,18 +52,32 @@ std::string_view to_text(EventKind kind) {
       return "relayed";
     case EventKind::deferred:
       return "deferred";
+    case EventKind::delayed:
+      return "delayed";
     case EventKind::failed:
       return "failed";
     case EventKind::expired:
       return "expired";
     case EventKind::rejected:
       return "rejected";
+    case EventKind::asked:
+      return "asked";
     case EventKind::connected:
       return "connected";
     case EventKind::disconnected:
       return "disconnected";
+    case EventKind::secured:
+      return "secured";
+    case EventKind::authenticated:
+      return "authenticated";
+    case EventKind::auth_failed:
+      return "auth_failed";
+    case EventKind::tls_failed:
+      return "tls_failed";
     case EventKind::dsn:
       return "dsn";
+    case EventKind::stress:
+      return "stress";
     case EventKind::dropped:
       return "dropped";
   }
@@ -103,6 +117,12 @@ void append_event(std::string& line, const Event& event, EventClock& clock) {
   if (!event.site.empty()) append_field(line, R"(,"site":")", event.site);
   if (!event.peer.empty()) append_field(line, R"(,"peer":")", event.peer);
   if (!event.protocol.empty()) append_field(line, R"(,"protocol":")", event.protocol);
+  if (!event.tls.empty()) append_field(line, R"(,"tls":")", event.tls);
+  if (!event.cipher.empty()) append_field(line, R"(,"cipher":")", event.cipher);
+  if (!event.user.empty()) append_field(line, R"(,"user":")", event.user);
+  if (!event.mechanism.empty()) append_field(line, R"(,"mechanism":")", event.mechanism);
+  if (event.resumed) line.append(*event.resumed ? R"(,"resumed":true)" : R"(,"resumed":false)");
+  if (event.verified) line.append(*event.verified ? R"(,"verified":true)" : R"(,"verified":false)");
   if (!event.reply.empty()) append_field(line, R"(,"reply":")", event.reply);
   if (event.bytes) append_number(line, R"(,"bytes":)", *event.bytes);
   if (event.count) append_number(line, R"(,"count":)", *event.count);

@@ -27,16 +27,23 @@
 namespace postern::shard {
 
 enum class EventKind : std::uint8_t {
-  received,      // a message is ours: 250 was (or is being) said
-  relayed,       // the next hop has it for this recipient
-  deferred,      // tried, will be tried again
-  failed,        // never again: refused for good
-  expired,       // never again: give_up_after has passed
-  rejected,      // a command or content of a client was refused
-  connected,     // a client came
-  disconnected,  // a client went
-  dsn,           // a delivery status notification was made; `id` is the new message's, `to` its recipient
-  dropped,       // `count` events were lost because the log could not keep up or not be written
+  received,       // a message is ours: 250 was (or is being) said
+  relayed,        // the next hop has it for this recipient
+  deferred,       // tried, will be tried again
+  delayed,        // waits for so long that the sender is told
+  failed,         // never again: refused for good
+  expired,        // never again: give_up_after has passed
+  rejected,       // a command or content of a client was refused
+  asked,          // a next hop was asked whether it takes `to`; `reply` is what it said, or why it said nothing
+  connected,      // a client came
+  disconnected,   // a client went
+  secured,        // a client and we speak TLS; with `site`: a next hop and we
+  authenticated,  // a client has shown that it is `user`; with `site`: a next hop has taken us for `user`
+  auth_failed,    // it has not, or was not let try; `reply` says which
+  tls_failed,     // that came to nothing, or was refused; `reply` says why
+  dsn,            // a delivery status notification was made; `id` is the new message's, `to` its recipient
+  stress,         // connections run short, or suffice again; `reply` says which, `count` how many there are
+  dropped,        // `count` events were lost because the log could not keep up or not be written
 };
 
 [[nodiscard]] std::string_view to_text(EventKind kind);
@@ -50,19 +57,25 @@ struct Event {
   std::optional<std::string_view> from{};  // the reverse-path; present and empty: null
   std::string_view to{};                   // the forward-path; for `received` only with exactly one recipient
   std::string_view site{};
-  std::string_view peer{};               // "192.0.2.1:40312", "unix:"
-  std::string_view reply{};              // "250 2.0.0 Ok"; lines of a multiline reply joined by anything
-  std::string_view protocol{};           // "ESMTP", for `received`
-  std::optional<Duration> elapsed{};     // written as "ms", whole milliseconds
+  std::string_view peer{};            // "192.0.2.1:40312", "unix:"
+  std::string_view reply{};           // "250 2.0.0 Ok"; lines of a multiline reply joined by anything
+  std::string_view protocol{};        // "ESMTP", for `received`
+  std::string_view tls{};             // "TLSv1.3", for `received`, `secured`, and what a next hop answered
+  std::string_view cipher{};          // "TLS_AES_128_GCM_SHA256", for `secured` and what a next hop answered
+  std::optional<bool> resumed{};      // for `secured`: the handshake was an abbreviated one
+  std::optional<bool> verified{};     // with `tls`, of a next hop: the certificate is its own, by a trusted authority
+  std::string_view user{};            // as the client said it; for `received`, too
+  std::string_view mechanism{};       // "SCRAM-SHA-256", for `authenticated` and `auth_failed`
+  std::optional<Duration> elapsed{};  // written as "ms", whole milliseconds
   std::optional<std::uint64_t> bytes{};  // size of the content, for `received`
   // Recipients of `received`, events lost of `dropped`, messages of `disconnected`.
   std::optional<std::uint64_t> count{};
 };
 
-// Of each text this much is kept. At worst every byte becomes a six-byte escape, hence the bound of one line: six
+// Of each text this much is kept. At worst every byte becomes a six-byte escape, hence the bound of one line: ten
 // texts and the fixed parts.
 inline constexpr std::size_t event_field_bytes_max = 512;
-inline constexpr std::size_t event_bytes_max = std::size_t{6} * 6 * event_field_bytes_max + 512;
+inline constexpr std::size_t event_bytes_max = std::size_t{10} * 6 * event_field_bytes_max + 512;
 
 // Turns wall time into RFC 3339 text; keeps the last second's text, because most events share it.
 class EventClock {

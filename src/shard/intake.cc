@@ -42,6 +42,7 @@ Intake::Intake(const Setup& setup)
       metrics_(setup.metrics),
       events_(setup.events),
       user_(setup.user),
+      callouts_(setup.callouts),
       pending_(setup.pending_max) {}
 
 Intake::~Intake() {
@@ -80,6 +81,14 @@ const mail::Reply* Intake::refuse_recipient(const mail::PathView& forward_path) 
     return &reply_;
   }
   return nullptr;
+}
+
+bool Intake::asks_next_hops() const {
+  return callouts_.enabled();
+}
+
+Intake::HopAnswer Intake::ask_next_hop(const mail::PathView& forward_path, const ingress::Asker& asker, Instant since) {
+  return callouts_.ask(forward_path, asker, since);
 }
 
 Intake::Woken Intake::wake(std::string_view domain) {
@@ -141,7 +150,8 @@ bool Intake::try_submit(Waiting& waiting) {
   envelope_bytes_.clear();
   envelope.encode(envelope_bytes_);
   // The trace field's size is known only once it is written, and its queue id is spent only once there is room.
-  constexpr std::size_t received_field_max = 1024;
+  // Two names of 255 bytes, a path of 256, what protected it in 80, an address, a date, and the words between.
+  constexpr std::size_t received_field_max = 1280;
   const std::size_t bytes =
       spool::Log::message_bytes(envelope_bytes_.size(), received_field_max, message.content.size(),
                                 waiting.streamed.value == 0 ? 0 : log.extent_count(waiting.streamed));
@@ -157,6 +167,8 @@ bool Intake::try_submit(Waiting& waiting) {
        .hostname = snapshot_->options->hostname,
        .protocol = envelope.head.protocol,
        .smtp_utf8 = envelope.head.smtp_utf8,
+       .tls_version = message.tls_version,
+       .tls_cipher = message.tls_cipher,
        .id = message.id,
        .only_recipient = envelope.recipient_count() == 1 ? envelope.recipient(0).forward_path.text : std::string_view{},
        .received_at = envelope.head.received_at});
@@ -221,6 +233,8 @@ void Intake::on_durable(spool::Ticket ticket) {
          .peer = submission->forwarded_client.empty() ? envelope.client_address()
                                                       : std::string_view(submission->forwarded_client),
          .protocol = smtp::protocol_keyword(envelope.head.protocol, envelope.head.smtp_utf8),
+         .tls = message->tls_version,
+         .user = submission->user,
          .bytes = message->facts.size,
          .count = envelope.recipient_count()});
   }

@@ -17,6 +17,7 @@
 
 #include "ingress/door.h"
 #include "io/loop.h"
+#include "shard/callouts.h"
 #include "shard/event_log.h"
 #include "shard/logs.h"
 #include "shard/message_store.h"
@@ -49,6 +50,7 @@ class Intake final : public ingress::Door {
     Metrics& metrics;
     EventBuffer& events;
     IntakeUser& user;
+    Callouts& callouts;
     std::uint32_t pending_max = 65'536;  // messages between end of data and stable storage
   };
   explicit Intake(const Setup& setup);
@@ -63,6 +65,9 @@ class Intake final : public ingress::Door {
   // --- ingress::Door
   [[nodiscard]] const mail::Reply* refuse_mail(const mail::Envelope& envelope) override;
   [[nodiscard]] const mail::Reply* refuse_recipient(const mail::PathView& forward_path) override;
+  [[nodiscard]] bool asks_next_hops() const override;
+  [[nodiscard]] HopAnswer ask_next_hop(const mail::PathView& forward_path, const ingress::Asker& asker,
+                                       Instant since) override;
   [[nodiscard]] Woken wake(std::string_view domain) override;
   [[nodiscard]] std::unique_ptr<mail::Message> new_message() override;
   [[nodiscard]] bool take_memory(mail::Message& message, std::uint64_t bytes) override;
@@ -114,6 +119,7 @@ class Intake final : public ingress::Door {
   Metrics& metrics_;
   EventBuffer& events_;
   IntakeUser& user_;
+  Callouts& callouts_;
   SnapshotPtr snapshot_;
   bool open_ = false;
   SlotMap<Pending> pending_;

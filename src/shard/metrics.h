@@ -17,8 +17,25 @@ struct Metrics {
   Counter messages_received;       // answered 250 after end of data
   Counter message_bytes_received;  // their content
   Counter recipients_received;
-  Counter commands_rejected;         // negative replies to clients, 4xx and 5xx
-  Counter messages_rejected;         // negative replies to end of data
+  Counter commands_rejected;    // negative replies to clients, 4xx and 5xx
+  Counter messages_rejected;    // negative replies to end of data
+  Counter tls_handshakes_full;  // with clients; a client came with a ticket in a resumed one
+  Counter tls_handshakes_resumed;
+  Counter tls_handshakes_failed;
+  Counter tls_handshakes_refused;  // not begun: too many
+  Counter tls_sessions_1_2;        // by version, of those that succeeded
+  Counter tls_sessions_1_3;
+  Counter authentications_succeeded;
+  Counter authentications_failed;   // wrong, unknown
+  Counter authentications_put_off;  // answered 454: too many failures from there, or too many waiting
+  Counter stress_begun;             // connections ran short
+  Gauge stressed;                   // 1: they do now
+  Counter callouts_taken;           // recipients that next hops were asked for, by their answers
+  Counter callouts_refused;
+  Counter callouts_put_off;
+  Counter callouts_unknown;  // asked in vain, or not asked
+  Counter callout_cache_hits;
+  Gauge callouts_outstanding;        // now
   Gauge connections_in;              // open now
   DurationHistogram accept_seconds;  // from end of data to its 250
 
@@ -27,11 +44,21 @@ struct Metrics {
   Counter recipients_deferred;
   Counter recipients_failed;
   Counter dsns_made;
-  Counter deliveries_crossed;          // attempts here for messages that another shard owns
-  Counter connections_opened;          // to next hops
-  Counter connections_failed;          // attempts that led to no session
-  Gauge connections_out;               // open now
-  DurationHistogram delivery_seconds;  // from acceptance to relayed
+  Counter deliveries_crossed;       // attempts here for messages that another shard owns
+  Counter connections_opened;       // to next hops
+  Counter connections_failed;       // attempts that led to no session
+  Counter hop_tls_handshakes_full;  // with next hops
+  Counter hop_tls_handshakes_resumed;
+  Counter hop_tls_handshakes_failed;
+  Counter hop_tls_sessions_1_2;  // by version, of those that succeeded
+  Counter hop_tls_sessions_1_3;
+  Counter hop_authentications_succeeded;  // with next hops
+  Counter hop_authentications_refused;    // 5yz
+  Counter hop_authentications_unusable;   // not begun: no TLS, no AUTH, no mechanism that may be used
+  Counter hop_authentications_broken;     // 4yz, lost, or by a next hop that could not prove itself
+  Counter hop_tls_verified;               // of those that succeeded: the certificate was the next hop's
+  Gauge connections_out;                  // open now
+  DurationHistogram delivery_seconds;     // from acceptance to relayed
 
   // Queue, now.
   Gauge recipients_scheduled;
@@ -66,6 +93,23 @@ struct MetricsSum {
   std::uint64_t recipients_received = 0;
   std::uint64_t commands_rejected = 0;
   std::uint64_t messages_rejected = 0;
+  std::uint64_t tls_handshakes_full = 0;
+  std::uint64_t tls_handshakes_resumed = 0;
+  std::uint64_t tls_handshakes_failed = 0;
+  std::uint64_t tls_handshakes_refused = 0;
+  std::uint64_t tls_sessions_1_2 = 0;
+  std::uint64_t tls_sessions_1_3 = 0;
+  std::uint64_t authentications_succeeded = 0;
+  std::uint64_t authentications_failed = 0;
+  std::uint64_t authentications_put_off = 0;
+  std::uint64_t stress_begun = 0;
+  std::int64_t stressed = 0;  // shards
+  std::uint64_t callouts_taken = 0;
+  std::uint64_t callouts_refused = 0;
+  std::uint64_t callouts_put_off = 0;
+  std::uint64_t callouts_unknown = 0;
+  std::uint64_t callout_cache_hits = 0;
+  std::int64_t callouts_outstanding = 0;
   std::int64_t connections_in = 0;
   DurationHistogram::Snapshot accept_seconds;
 
@@ -76,6 +120,16 @@ struct MetricsSum {
   std::uint64_t deliveries_crossed = 0;
   std::uint64_t connections_opened = 0;
   std::uint64_t connections_failed = 0;
+  std::uint64_t hop_tls_handshakes_full = 0;
+  std::uint64_t hop_tls_handshakes_resumed = 0;
+  std::uint64_t hop_tls_handshakes_failed = 0;
+  std::uint64_t hop_tls_sessions_1_2 = 0;
+  std::uint64_t hop_tls_sessions_1_3 = 0;
+  std::uint64_t hop_tls_verified = 0;
+  std::uint64_t hop_authentications_succeeded = 0;
+  std::uint64_t hop_authentications_refused = 0;
+  std::uint64_t hop_authentications_unusable = 0;
+  std::uint64_t hop_authentications_broken = 0;
   std::int64_t connections_out = 0;
   DurationHistogram::Snapshot delivery_seconds;
 

@@ -24,6 +24,12 @@ std::string_view host_of(std::string_view next_hop) {
   return next_hop.substr(0, next_hop.starts_with('[') ? next_hop.find(']') + 1 : next_hop.find('['));
 }
 
+bool wants_warning(const mail::Envelope& envelope, std::size_t index) {
+  const mail::RecipientView recipient = envelope.recipient(index);
+  return !envelope.reverse_path().null() && (dsn::wants_report(recipient, dsn::Action::delayed) ||
+                                             dsn::deadline_wants_report(envelope, recipient, dsn::Action::delayed));
+}
+
 }  // namespace
 
 Owner::Owner(const Setup& setup)
@@ -53,16 +59,27 @@ std::string Owner::destination_text(const mail::PathView& path) const {
 
 void Owner::enqueue(const mail::Message& message, std::span<const queue::NewRecipient> recipients) {
   const mail::Envelope& envelope = message.envelope;
+  const RetryOptions& retry = snapshot_->options->retry;
+  const WallTime deliver_by = envelope.head.deliver_by;
+  const bool timed = deliver_by != WallTime{};
+  const bool returns = timed && envelope.head.deliver_by_returns;
+  // Time in which nothing may be tried does not count; but the sender's time runs from MAIL on.
+  const WallTime released_at = std::max(envelope.head.received_at, envelope.head.hold_until);
+  WallTime give_up_at = released_at + retry.give_up_after;
+  if (returns) give_up_at = std::min(give_up_at, deliver_by);
+  WallTime warn_at = retry.warn_after == Duration::zero() ? WallTime{} : released_at + retry.warn_after;
+  // What came too late already was told of by whoever had it when its time ran out.
+  if (timed && !returns) warn_at = deliver_by > envelope.head.received_at ? deliver_by : WallTime{};
   queue_.add({.queue_id = message.id,
               .location = message.location,
-              // Time in which nothing may be tried does not count.
-              .give_up_at = std::max(envelope.head.received_at, envelope.head.hold_until) +
-                            snapshot_->options->retry.give_up_after,
+              .give_up_at = give_up_at,
+              .warn_at = warn_at,
               .hold_until = envelope.head.hold_until,
               .sender_hash = static_cast<std::uint32_t>(hash_bytes(as_bytes(envelope.reverse_path().text))),
               .tenant = envelope.head.tenant,
               .priority = envelope.head.priority,
-              .null_sender = envelope.reverse_path().null()},
+              .null_sender = envelope.reverse_path().null(),
+              .strict = returns && give_up_at == deliver_by},
              recipients, loop_.clocks());
 }
 
@@ -77,7 +94,8 @@ void Owner::take(std::unique_ptr<mail::Message> message) {
     recipients.push_back({.index = static_cast<std::uint16_t>(i),
                           .destination = destinations.back(),
                           .hash = static_cast<std::uint32_t>(hash_bytes(as_bytes(path.text))),
-                          .retry = std::nullopt});
+                          .retry = std::nullopt,
+                          .warn = wants_warning(envelope, i)});
   }
   enqueue(*message, recipients);
   // Held mail is not wanted for a while: it is read back when it is.
@@ -110,11 +128,15 @@ void Owner::take_recovered(const spool::ReplayedMessage& replayed) {
     queue::NewRecipient recipient{.index = unsettled.index,
                                   .destination = destinations.back(),
                                   .hash = static_cast<std::uint32_t>(hash_bytes(as_bytes(path.text))),
-                                  .retry = std::nullopt};
+                                  .retry = std::nullopt,
+                                  .warn = wants_warning(message->envelope, unsettled.index)};
     if (!unsettled.state.empty()) {
       const StatusOr<queue::RetryState> state = queue::decode_retry_state(unsettled.state);
       // A state that cannot be read costs an early attempt, nothing else.
-      if (state.ok()) recipient.retry = queue::RetryPoint{state->attempts, state->due};
+      if (state.ok()) {
+        recipient.retry = queue::RetryPoint{state->attempts, state->due};
+        recipient.warn = recipient.warn && !state->warned;
+      }
     }
     recipients.push_back(recipient);
   }
@@ -130,9 +152,7 @@ void Owner::on_moved(const spool::Moved& moved) {
     if (!message->spooled.empty()) store_.detach(moved.id);
   }
   if (const auto loading = loading_.find(moved.id); loading != loading_.end()) loading->second->location = moved.to;
-  for (const auto& report : reports_) {
-    if (report->id == moved.id) report->location = moved.to;
-  }
+  if (Report* report = find_report(moved.id.value)) report->location = moved.to;
   for (Backlogged& entry : backlog_) {
     if (entry.id == moved.id) entry.location = moved.to;
   }
@@ -253,14 +273,13 @@ void Owner::end_loading(mail::QueueId id, mail::Message* message, const Status& 
       not_lent(*delivery, status);
     }
   }
-  for (const auto& report : reports_) {
-    if (report->id != id || !report->asked || report->message != nullptr) continue;
-    report->asked = false;
+  if (Report* report = find_report(id.value); report != nullptr && report->asked && report->message == nullptr) {
     if (message != nullptr) {
       attach(*report, *message);
     } else {
       report->unreadable = status;
     }
+    go_on(*report);
   }
   if (message != nullptr) store_.release(*message);
 }
@@ -295,23 +314,21 @@ void Owner::stop_waiting() {
 }
 
 void Owner::on_chunk_read(std::uint64_t cookie, const StatusOr<Bytes>& chunk) {
-  for (const auto& report : reports_) {
-    if (report->id.value != cookie) continue;
-    report->asked = false;
-    report->header_read = true;
-    if (chunk.ok()) report->header = as_text(*chunk);
-  }
+  Report& report = *find_report(cookie);
+  report.header_read = true;
+  if (chunk.ok()) report.header = as_text(*chunk);
+  go_on(report);
 }
 
 void Owner::on_state_read(std::uint64_t cookie, const StatusOr<Bytes>& state) {
-  for (const auto& report : reports_) {
-    if (report->id.value != cookie) continue;
-    report->asked = false;
-    dsn::ReportedRecipient& recipient = report->recipients[report->states_read++];
-    if (!state.ok()) continue;  // it was never tried, or the words are lost: the report does without
-    StatusOr<queue::RetryState> decoded = queue::decode_retry_state(*state);
-    if (decoded.ok()) recipient.reply = std::move(decoded->last_reply);
-  }
+  Report& report = *find_report(cookie);
+  const Aside& aside = report.asides[report.states_read];
+  dsn::ReportedRecipient& recipient = report.recipients[report.states_read++];
+  go_on(report);
+  if (!aside.wants_state) return;  // it has been tried since
+  if (!state.ok()) return;         // it was never tried, or the words are lost: the report does without
+  StatusOr<queue::RetryState> decoded = queue::decode_retry_state(*state);
+  if (decoded.ok()) recipient.reply = std::move(decoded->last_reply);
 }
 
 void Owner::take_back(egress::Delivery& lent) {
@@ -340,16 +357,16 @@ bool Owner::work() {
   if (!hungry_.empty() && loop_.now() >= read_again_at_) {
     for (const mail::QueueId id : std::exchange(hungry_, {})) read(id, *loading_.at(id));
   }
-  if (!reports_stuck_) {
-    for (std::size_t i = 0; i < reports_.size();) {
-      if (advance(*reports_[i])) {
-        end_report(*reports_[i]);
-        reports_.erase(reports_.begin() + static_cast<std::ptrdiff_t>(i));
-        any = true;
-      } else {
-        ++i;
-      }
-    }
+  for (std::size_t left = reports_to_advance_.size(); left > 0 && !reports_stuck_; --left) {
+    const mail::QueueId id = reports_to_advance_.front();
+    Report& report = *reports_.at(id);
+    const bool done = advance(report);
+    if (!done && !report.asked) break;  // for want of room
+    reports_to_advance_.pop_front();
+    if (!done) continue;
+    end_report(report);
+    reports_.erase(id);
+    any = true;
   }
   return any;
 }
@@ -374,12 +391,18 @@ void Owner::record(EventKind kind, mail::QueueId id, std::uint16_t recipient, co
   if (this_one) {
     if (delivery->route) event.site = delivery->route->site_key;
     event.peer = delivery->next_hop;
+    if (!delivery->tls_version.empty()) {
+      event.tls = delivery->tls_version;
+      event.cipher = delivery->tls_cipher;
+      event.verified = delivery->tls_verified;
+    }
   }
   events_.record(event);
   if (kind == EventKind::relayed && event.elapsed) metrics_.delivery_seconds.observe(*event.elapsed);
 }
 
 void Owner::settle(queue::Settlement& settlement, const egress::Delivery* delivery) {
+  if (const auto untold = find_untold(settlement.queue_id, settlement.recipient)) untold->aside.withdrawn = true;
   switch (settlement.outcome) {
     case queue::SettledAs::relayed:
       metrics_.recipients_relayed.add();
@@ -409,8 +432,17 @@ void Owner::settle(queue::Settlement& settlement, const egress::Delivery* delive
 }
 
 void Owner::retry(const queue::RetryUpdate& update, const egress::Delivery* delivery) {
-  metrics_.recipients_deferred.add();
-  record(EventKind::deferred, update.queue_id, update.recipient, update.state.last_reply, delivery);
+  if (update.attempted) {
+    metrics_.recipients_deferred.add();
+    record(EventKind::deferred, update.queue_id, update.recipient, update.state.last_reply, delivery);
+  }
+  if (update.warn) return tell_of_delay(update, delivery);
+  if (const auto untold = find_untold(update.queue_id, update.recipient)) {
+    untold->recipient.reply = update.state.last_reply;
+    untold->recipient.last_attempt_at = loop_.clocks().wall;
+    untold->aside = {.attempts = update.state.attempts, .due = update.state.due};
+    return;
+  }
   Backlogged entry{.settled = false,
                    .id = update.queue_id,
                    .location = update.location,
@@ -451,42 +483,84 @@ std::optional<dsn::Action> Owner::success_to_report(const queue::Settlement& set
   // Nothing is relayed but by a delivery, which has the message.
   if (settlement.null_sender || delivery == nullptr || delivery->message == nullptr) return std::nullopt;
   const bool to_a_mailbox = delivery->route->transport != mail::Transport::smtp;
-  // A next hop that offers DSN has the request and tells the rest [RFC 3461 §5.2.2].
-  if (delivery->work.queue_id != settlement.queue_id || delivery->keeps_dsn) return std::nullopt;
+  if (delivery->work.queue_id != settlement.queue_id) return std::nullopt;
   const dsn::Action action = to_a_mailbox ? dsn::Action::delivered : dsn::Action::relayed;
-  if (!dsn::wants_report(delivery->message->envelope.recipient(settlement.recipient), action)) return std::nullopt;
+  const mail::Envelope& envelope = delivery->message->envelope;
+  const mail::RecipientView recipient = envelope.recipient(settlement.recipient);
+  // A next hop that offers DSN has the request and tells the rest [RFC 3461 §5.2.2]; the same of DELIVERBY.
+  const bool asked = dsn::wants_report(recipient, action) && !delivery->keeps_dsn;
+  const bool timed = dsn::deadline_wants_report(envelope, recipient, action) &&
+                     (!delivery->keeps_deadline || envelope.head.deliver_by_trace);
+  if (!asked && !timed) return std::nullopt;
   return action;
 }
 
+// One DSN tells of all recipients that came to their end together; one being read for may still take more.
+Owner::Report& Owner::report_of(mail::QueueId id, mail::Location location) {
+  if (Report* const known = find_report(id.value)) return *known;
+  Report& report = *(reports_[id] = std::make_unique<Report>());
+  reports_to_advance_.push_back(id);
+  report.id = id;
+  report.location = location;
+  if (mail::Message* message = store_.find(id)) attach(report, *message);
+  return report;
+}
+
+void Owner::name_next_hop(Report& report, dsn::ReportedRecipient& recipient, const egress::Delivery* delivery) {
+  if (delivery == nullptr || delivery->work.queue_id != report.id) return;
+  // A mailbox has no MTA of its own to name. A store behind a unix socket is a part of this host; its path would tell
+  // the world nothing but our insides.
+  const bool local = delivery->next_hop.starts_with("unix:");
+  if (local || recipient.action != dsn::Action::delivered) {
+    report.texts.emplace_back(local ? std::string_view(snapshot_->options->hostname) : host_of(delivery->next_hop));
+    recipient.remote_mta = report.texts.back();
+  }
+  recipient.last_attempt_at = loop_.clocks().wall;
+}
+
 void Owner::tell_sender(queue::Settlement& settlement, dsn::Action action, const egress::Delivery* delivery) {
-  Report* report = nullptr;
-  for (const auto& known : reports_) {
-    // One DSN tells of all recipients that came to their end together; one being read for may still take more.
-    if (known->id == settlement.queue_id) report = known.get();
-  }
-  if (report == nullptr) {
-    reports_.push_back(std::make_unique<Report>());
-    report = reports_.back().get();
-    report->id = settlement.queue_id;
-    report->location = settlement.location;
-    if (mail::Message* message = store_.find(settlement.queue_id)) attach(*report, *message);
-  }
-  dsn::ReportedRecipient& recipient = report->recipients.emplace_back();
+  Report& report = report_of(settlement.queue_id, settlement.location);
+  dsn::ReportedRecipient& recipient = report.recipients.emplace_back();
   recipient.index = settlement.recipient;
   recipient.action = action;
   recipient.expired = settlement.outcome == queue::SettledAs::expired;
   recipient.reply = std::move(settlement.reply);
-  if (delivery != nullptr && delivery->work.queue_id == settlement.queue_id) {
-    // A mailbox has no MTA of its own to name. A store behind a unix socket is a part of this host; its path would tell
-    // the world nothing but our insides.
-    const bool local = delivery->next_hop.starts_with("unix:");
-    if (local || action != dsn::Action::delivered) {
-      report->texts.emplace_back(local ? std::string_view(snapshot_->options->hostname) : host_of(delivery->next_hop));
-      recipient.remote_mta = report->texts.back();
+  report.asides.push_back({.wants_state = recipient.expired && recipient.reply.code == 0});
+  name_next_hop(report, recipient, delivery);
+  report.not_wanted_soon |= settlement.last_of_message;
+}
+
+void Owner::tell_of_delay(const queue::RetryUpdate& update, const egress::Delivery* delivery) {
+  Report& report = report_of(update.queue_id, update.location);
+  dsn::ReportedRecipient& recipient = report.recipients.emplace_back();
+  recipient.index = update.recipient;
+  recipient.action = dsn::Action::delayed;
+  recipient.reply = update.state.last_reply;
+  recipient.retried_until = update.give_up_at;
+  report.asides.push_back(
+      {.wants_state = !update.attempted, .attempts = update.state.attempts, .due = update.state.due});
+  name_next_hop(report, recipient, delivery);
+  report.not_wanted_soon |= update.attempted;
+  record(EventKind::delayed, update.queue_id, update.recipient, update.state.last_reply, delivery);
+}
+
+std::optional<Owner::Untold> Owner::find_untold(mail::QueueId id, std::uint16_t recipient) {
+  Report* const report = reports_.empty() ? nullptr : find_report(id.value);
+  if (report == nullptr) return std::nullopt;
+  for (std::size_t i = 0; i < report->recipients.size(); ++i) {
+    const dsn::ReportedRecipient& told = report->recipients[i];
+    if (told.index == recipient && told.action == dsn::Action::delayed && !report->asides[i].withdrawn) {
+      return Untold{report->recipients[i], report->asides[i]};
     }
-    recipient.last_attempt_at = loop_.clocks().wall;
   }
-  report->last_of_message |= settlement.last_of_message;
+  return std::nullopt;
+}
+
+std::string Owner::delayed_state(const dsn::ReportedRecipient& recipient, const Aside& aside, bool warned) {
+  std::string state;
+  queue::encode_retry_state(
+      {.attempts = aside.attempts, .due = aside.due, .last_reply = recipient.reply, .warned = warned}, state);
+  return state;
 }
 
 void Owner::attach(Report& report, mail::Message& message) {
@@ -495,10 +569,19 @@ void Owner::attach(Report& report, mail::Message& message) {
   if (!message.spooled.empty()) report.pin = logs_.find(message.location.log)->log().pin(message.location);
 }
 
+Owner::Report* Owner::find_report(std::uint64_t id) {
+  const auto found = reports_.find(mail::QueueId{id});
+  return found == reports_.end() ? nullptr : found->second.get();
+}
+
+void Owner::go_on(Report& report) {
+  report.asked = false;
+  reports_to_advance_.push_back(report.id);
+}
+
 bool Owner::advance(Report& report) {
   LogDriver& driver = *logs_.find(report.location.log);
   if (driver.log().failed()) return true;
-  if (report.asked) return false;
   if (!report.unreadable.ok()) {
     settle_unreported(report);
     return true;
@@ -520,11 +603,18 @@ bool Owner::advance(Report& report) {
   }
   for (; report.states_read < report.recipients.size(); ++report.states_read) {
     const dsn::ReportedRecipient& recipient = report.recipients[report.states_read];
-    if (!recipient.expired || recipient.reply.code != 0) continue;
+    if (!report.asides[report.states_read].wants_state) continue;
     report.asked = true;
     driver.read_state(report.location, report.id, recipient.index, *this, report.id.value);
     return false;
   }
+  // Nothing is being read that counts their places.
+  for (std::size_t i = report.recipients.size(); i-- > 0;) {
+    if (!report.asides[i].withdrawn) continue;
+    report.recipients.erase(report.recipients.begin() + static_cast<std::ptrdiff_t>(i));
+    report.asides.erase(report.asides.begin() + static_cast<std::ptrdiff_t>(i));
+  }
+  report.states_read = report.recipients.size();
   while (!report.recipients.empty()) {
     if (!write_report(report)) return false;
   }
@@ -532,10 +622,20 @@ bool Owner::advance(Report& report) {
 }
 
 // Nobody can be told. What failed stays in the spool, unsettled, for people or for the next start; what was relayed
-// must not be relayed again.
+// must not be relayed again; what waits keeps its time.
 void Owner::settle_unreported(Report& report) {
-  for (const dsn::ReportedRecipient& recipient : report.recipients) {
-    if (recipient.action == dsn::Action::failed) continue;
+  for (std::size_t i = 0; i < report.recipients.size(); ++i) {
+    const dsn::ReportedRecipient& recipient = report.recipients[i];
+    if (recipient.action == dsn::Action::failed || report.asides[i].withdrawn) continue;
+    if (recipient.action == dsn::Action::delayed) {
+      write_or_wait({.settled = false,
+                     .id = report.id,
+                     .location = report.location,
+                     .recipient = recipient.index,
+                     .outcome = mail::Outcome::deferred,
+                     .state = delayed_state(recipient, report.asides[i], false)});
+      continue;
+    }
     write_or_wait({.settled = true,
                    .id = report.id,
                    .location = report.location,
@@ -551,8 +651,17 @@ bool Owner::write_report(Report& report) {
   LogDriver& driver = *logs_.find(report.location.log);
   spool::Log& log = driver.log();
   const mail::Message& message = *report.message;
+  // A state from before must not come behind the one that is written here.
+  if (std::ranges::any_of(backlog_, [&report](const Backlogged& entry) { return entry.id == report.id; })) {
+    reports_stuck_ = true;
+    return false;
+  }
   const std::size_t count = std::min(report.recipients.size(), recipients_per_dsn);
   const std::span<const dsn::ReportedRecipient> told = std::span(report.recipients).first(count);
+  absl::InlinedVector<std::string, 2> states;  // of the delayed ones
+  for (std::size_t i = 0; i < count; ++i) {
+    if (told[i].action == dsn::Action::delayed) states.push_back(delayed_state(told[i], report.asides[i], true));
+  }
   std::string returned = std::move(report.header);
   if (message.spooled.empty()) {
     returned.resize(std::min<std::uint64_t>(
@@ -572,7 +681,8 @@ bool Owner::write_report(Report& report) {
   }
   std::string envelope;
   std::unique_ptr<mail::Message> dsn;
-  std::size_t bytes = told.size() * spool::Log::settlement_bytes(0);
+  std::size_t bytes = (told.size() - states.size()) * spool::Log::settlement_bytes(0);
+  for (const std::string& state : states) bytes += spool::Log::retry_state_bytes(state.size());
   if (notification) {
     dsn = store_.new_message(BudgetClass::control);
     dsn->envelope = std::move(notification->envelope);
@@ -588,7 +698,12 @@ bool Owner::write_report(Report& report) {
     reports_stuck_ = waits_for_log(log, begun);
     return false;
   }
+  const std::string* state = states.data();
   for (const dsn::ReportedRecipient& recipient : told) {
+    if (recipient.action == dsn::Action::delayed) {
+      (void)log.append_retry_state(report.location, report.id, recipient.index, as_bytes(*state++));
+      continue;
+    }
     const bool failed = recipient.action == dsn::Action::failed;
     (void)log.append_settlement(report.location, report.id, recipient.index,
                                 failed ? mail::Outcome::failed : mail::Outcome::relayed, {});
@@ -626,6 +741,7 @@ bool Owner::write_report(Report& report) {
   }
   log.end_group();
   report.recipients.erase(report.recipients.begin(), report.recipients.begin() + static_cast<std::ptrdiff_t>(count));
+  report.asides.erase(report.asides.begin(), report.asides.begin() + static_cast<std::ptrdiff_t>(count));
   report.states_read -= count;
   return true;
 }
@@ -635,7 +751,7 @@ void Owner::end_report(Report& report) {
     logs_.find(report.location.log)->log().unpin(report.pin);
     store_.release(*report.message);
   }
-  if (report.last_of_message) store_.drop(report.id);
+  if (report.not_wanted_soon) store_.drop(report.id);
 }
 
 }  // namespace postern::shard

@@ -77,6 +77,10 @@ class Owner final : private ReadUser {
   [[nodiscard]] bool may_load() const { return loading_.size() < loads_max; }
   // lend() reads nothing for it: it is in memory, or being read already.
   [[nodiscard]] bool at_hand(mail::QueueId id) const { return store_.find(id) != nullptr || loading_.contains(id); }
+  // What has come to its end is more than the logs take at the moment: until they have caught up, nothing new should
+  // come to an end (timers, routes, deliveries). What is on its way already is still taken: so the bounds of what waits
+  // here are backlog_max and reports_max, and the recipients in flight and one turn's expired ones on top.
+  [[nodiscard]] bool congested() const { return backlog_.size() >= backlog_max || reports_.size() >= reports_max; }
   // The delivery has its outcomes, or was not attempted.
   void take_back(egress::Delivery& delivery);
   // No next hop of `site` can be reached.
@@ -100,15 +104,24 @@ class Owner final : private ReadUser {
     spool::Log::Pin pin;
     std::uint16_t pinned_log = 0;
   };
-  // A message with recipients that came to an end which its sender is to be told, in a DSN that is to be written.
+  // What goes with a recipient of a report.
+  struct Aside {
+    bool wants_state = false;    // what the last next hop said of it is in the spool
+    bool withdrawn = false;      // delayed: and has come to its end before that was told
+    std::uint16_t attempts = 0;  // delayed: its retry state, which is written together with the DSN, and not before
+    WallTime due{};
+  };
+  // A message with recipients that came to an end, or to a delay, which its sender is to be told, in a DSN that is to
+  // be written.
   struct Report {
     mail::QueueId id;
     mail::Location location;
     std::vector<dsn::ReportedRecipient> recipients;
-    std::size_t states_read = 0;    // of `recipients`: what the last next hop said of those that expired waiting
+    std::vector<Aside> asides;      // as many as recipients
+    std::size_t states_read = 0;    // of `recipients`, where they are wanted
     std::deque<std::string> texts;  // what the views of `recipients` look at
-    bool last_of_message = false;
-    bool asked = false;  // for the message, its first chunk or a state
+    bool not_wanted_soon = false;   // the message, behind this
+    bool asked = false;             // for the message, its first chunk or a state
     bool header_read = false;
     std::string header;                // of a message whose content is spooled: its first chunk
     Status unreadable;                 // why the message cannot be loaded
@@ -132,6 +145,8 @@ class Owner final : private ReadUser {
   // Some for the disk to choose from, and few enough that what they take is no matter: content comes under the budget
   // of memory only when it has been read.
   static constexpr std::size_t loads_max = 256;
+  static constexpr std::size_t backlog_max = 4096;
+  static constexpr std::size_t reports_max = 256;  // as loads: most are being read for
   static constexpr Duration hunger_interval = std::chrono::milliseconds(100);
   // So many have room in one DSN (dsn::Options::bytes_max) unless the next hop was talkative, when those beyond are
   // counted in its text; and their settlements beside it in one batch.
@@ -166,8 +181,22 @@ class Owner final : private ReadUser {
   [[nodiscard]] std::optional<dsn::Action> success_to_report(const queue::Settlement& settlement,
                                                              const egress::Delivery* delivery) const;
   void tell_sender(queue::Settlement& settlement, dsn::Action action, const egress::Delivery* delivery);
+  void tell_of_delay(const queue::RetryUpdate& update, const egress::Delivery* delivery);
+  [[nodiscard]] Report& report_of(mail::QueueId id, mail::Location location);
+  void name_next_hop(Report& report, dsn::ReportedRecipient& recipient, const egress::Delivery* delivery);
+  // Where in a report a delay of the recipient stands that has not been told yet; nullptr: nowhere.
+  struct Untold {
+    dsn::ReportedRecipient& recipient;
+    Aside& aside;
+  };
+  [[nodiscard]] std::optional<Untold> find_untold(mail::QueueId id, std::uint16_t recipient);
+  [[nodiscard]] static std::string delayed_state(const dsn::ReportedRecipient& recipient, const Aside& aside,
+                                                 bool warned);
   // True when the report is done with.
   [[nodiscard]] bool advance(Report& report);
+  [[nodiscard]] Report* find_report(std::uint64_t id);
+  // What it asked for has come.
+  void go_on(Report& report);
   [[nodiscard]] bool write_report(Report& report);
   void settle_unreported(Report& report);
   void end_report(Report& report);
@@ -194,8 +223,9 @@ class Owner final : private ReadUser {
   bool stopping_ = false;
   absl::flat_hash_set<mail::QueueId> unreadable_;  // those told of
   std::deque<Backlogged> backlog_;
-  std::deque<std::unique_ptr<Report>> reports_;  // in the order in which they came
-  bool reports_stuck_ = false;                   // for room; until on_room()
+  absl::flat_hash_map<mail::QueueId, std::unique_ptr<Report>> reports_;
+  std::deque<mail::QueueId> reports_to_advance_;  // those of reports_ that ask for nothing, in the order of the answers
+  bool reports_stuck_ = false;                    // for room; until on_room()
   std::string scratch_;
 };
 

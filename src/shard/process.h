@@ -9,7 +9,9 @@
 
 #include <postern/base/memory_budget.h>
 #include <postern/dns/cache.h>
+#include <postern/policy/failure_limit.h>
 #include <postern/policy/peer_counts.h>
+#include <postern/policy/peer_rates.h>
 
 #include "ingress/ingress.h"
 #include "shard/event_log.h"
@@ -25,6 +27,10 @@ struct Process {
       : memory_budget(memory),
         connection_count(connections),
         peer_counts(connections_per_peer, seed),
+        handshake_rates(seed),
+        connection_rates(seed + 1),
+        message_rates(seed + 2),
+        auth_failures(~seed),
         dns_cache(cache),
         mailboxes(shards, mailbox_capacity),
         operator_log(log) {}
@@ -32,6 +38,10 @@ struct Process {
   MemoryBudget memory_budget;
   ingress::ConnectionCount connection_count;
   policy::PeerCounts peer_counts;
+  policy::PeerRates handshake_rates;
+  policy::PeerRates connection_rates;
+  policy::PeerRates message_rates;
+  policy::FailureLimit auth_failures;
   dns::Cache dns_cache;
   Mailboxes mailboxes;
   std::unique_ptr<EventLog> event_log;

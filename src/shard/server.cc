@@ -131,7 +131,11 @@ StatusOr<std::unique_ptr<Server>> Server::start(Setup setup) {
   dns::CacheOptions cache;
   cache.shards = options.shards;
   cache.seed = seeds.cache;
-  cache.bytes_max = std::min<std::size_t>(cache.bytes_max, options.memory_bytes / 16);
+  // A site takes two entries of some 500 bytes: 32 MiB are enough for 30,000 that mail goes to. When they are more and
+  // take turns, nothing is found again, so large machines have more.
+  constexpr std::size_t largest = std::size_t{512} << 20;
+  cache.bytes_max = std::max<std::size_t>(std::min<std::size_t>(cache.bytes_max, options.memory_bytes / 16),
+                                          std::min<std::size_t>(largest, options.memory_bytes / 32));
   server->process_ = std::make_unique<Process>(memory_options(options), options.limits.connections,
                                                options.limits.connections_per_peer, seeds.peers, cache,
                                                static_cast<queue::ShardIndex>(options.shards), setup.log);

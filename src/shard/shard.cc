@@ -20,6 +20,8 @@ constexpr Duration wake_spread = std::chrono::seconds(2);
 constexpr Duration flush_max = std::chrono::seconds(10);
 // While mail is taken up from the spool, the operator is told how far it is this often.
 constexpr Duration progress_interval = std::chrono::seconds(5);
+// Some fifteen million messages are taken up in it. Less than queue::OwnerQueue's last chance for what is too old.
+constexpr Duration gather_max = std::chrono::minutes(5);
 
 queue::OwnerQueue::Options queue_options(const Options& options) {
   queue::OwnerQueue::Options made;
@@ -40,12 +42,26 @@ egress::EgressOptions egress_options(const Options& options) {
   made.connect_timeout = options.smtp_client.connect_timeout;
   made.idle = options.smtp_client.idle;
   made.messages_per_connection = options.smtp_client.messages_per_connection;
+  made.connections_max = std::max(options.smtp_client.connections / options.shards, 1u);
+  made.tls_timeout = std::min(made.tls_timeout, options.smtp_client.reply_timeout);
+  return made;
+}
+
+egress::EgressTls egress_tls(const Options& options) {
+  return {.context = options.smtp_client.tls.context, .usual = options.smtp_client.tls.usual};
+}
+
+egress::EgressCredentials egress_credentials(const Options& options) {
+  egress::EgressCredentials made;
+  for (const CredentialsOptions& one : options.smtp_client.credentials) made.emplace(one.name, one.made);
   return made;
 }
 
 ingress::IngressOptions ingress_options(const Options& options) {
   ingress::IngressOptions made;
   made.connections_max = options.limits.connections;
+  made.stress_percent = options.limits.stress_at;
+  made.stress_idle = options.limits.stress_idle;
   made.inline_content_max = spool_options(options).inline_content_max;
   return made;
 }
@@ -105,13 +121,22 @@ Shard::Shard(Setup setup)
                                        (POSTERN_PLANTED(limit_ignored_by_one_shard) && index_ == 1 ? 1u : 0u),
                .recipients_max = snapshot_->options->smtp_client.recipients}),
       router_(queue_, *resolver_, *loop_, fork(random_)),
+      callouts_({.self = index_,
+                 .loop = *loop_,
+                 .resolver = *resolver_,
+                 .timers = timers_,
+                 .metrics = metrics_,
+                 .events = events_,
+                 .user = *this,
+                 .random = fork(random_)}),
       intake_({.loop = *loop_,
                .logs = logs_,
                .store = store_,
                .router = router_,
                .metrics = metrics_,
                .events = events_,
-               .user = *this}),
+               .user = *this,
+               .callouts = callouts_}),
       owner_({.self = index_,
               .loop = *loop_,
               .queue = queue_,
@@ -130,19 +155,28 @@ Shard::Shard(Setup setup)
                .timers = timers_,
                .user = *this,
                .pieces = pieces_,
-               .options = egress_options(*snapshot_->options)}),
+               .options = egress_options(*snapshot_->options),
+               .tls = egress_tls(*snapshot_->options),
+               .credentials = egress_credentials(*snapshot_->options)}),
       ingress_({.connections = connections_,
+                .dispatcher = dispatcher_,
                 .timers = timers_,
                 .loop = *loop_,
                 .door = intake_,
                 .observer = *this,
                 .connection_count = process_.connection_count,
                 .peer_counts = process_.peer_counts,
+                .handshake_rates = process_.handshake_rates,
+                .connection_rates = process_.connection_rates,
+                .message_rates = process_.message_rates,
+                .auth_failures = process_.auth_failures,
                 .relay_policy = snapshot_->relay_policy,
                 .recipients = snapshot_->recipients,
+                .users = snapshot_->users,
                 .options = ingress_options(*snapshot_->options)}) {
   listening_ = std::move(setup.listening);
   router_.set_snapshot(snapshot_);
+  callouts_.set_snapshot(snapshot_);
   intake_.set_snapshot(snapshot_);
   owner_.set_snapshot(snapshot_);
   const std::uint8_t kind = dispatcher_.claim(*log_sink_);
@@ -181,10 +215,13 @@ void Shard::take_orders() {
   if (SnapshotPtr fresh = new_snapshot_.exchange(nullptr)) {
     snapshot_ = fresh;
     router_.set_snapshot(fresh);
+    callouts_.set_snapshot(fresh);
     intake_.set_snapshot(fresh);
     owner_.set_snapshot(fresh);
-    ingress_.set_policy(fresh->relay_policy, fresh->recipients);
+    ingress_.set_policy(fresh->relay_policy, fresh->recipients, fresh->users);
     for (std::size_t i = 0; i < fresh->listeners.size(); ++i) ingress_.set_context(i, fresh->listeners[i]);
+    egress_.set_tls(egress_tls(*fresh->options));
+    egress_.set_credentials(egress_credentials(*fresh->options));
   }
   const std::int64_t grace = stop_grace_ns_.load(std::memory_order_relaxed);
   if (grace < 0) return;
@@ -193,8 +230,10 @@ void Shard::take_orders() {
     phase_ = Phase::stopping;
     stop_deadline_ = deadline;
     ingress_.stop_accepting();
+    callouts_.stop();
     ingress_.shut_down();
     egress_.close_all_idle();
+    egress_.give_up_questions();
     owner_.stop_waiting();
     for (const auto& driver : logs_.all()) driver->stop_waiting();
   }
@@ -249,7 +288,8 @@ void Shard::turn(bool more_is_coming) {
     if (queue_.next_deadline() <= clocks.monotonic) queue_.on_deadline(clocks);
   }
 #endif
-  if (queue_.next_deadline() <= now && !POSTERN_PLANTED(clock_step)) queue_.on_deadline(loop_->clocks());
+  if (queue_deadline() <= now && !POSTERN_PLANTED(clock_step)) queue_.on_deadline(loop_->clocks());
+  if (gather_until_ <= now) end_gathering();
   if (slots_.next_deadline() <= now) slots_.on_deadline(now);
   if (broker_.next_deadline() <= now) broker_.on_deadline(now);
   work();
@@ -293,13 +333,17 @@ void Shard::work() {
   work_left_ = true;
   for (int round = 0; round < work_rounds; ++round) {
     bool any = false;
-    while (router_.has_room()) {
+    while (router_.has_room() && !owner_.congested()) {
       const std::optional<queue::DestinationToRoute> destination = queue_.take_destination_to_route();
       if (!destination) break;
       router_.route(*destination);
       any = true;
     }
     while (const std::optional<mail::SiteId> site = queue_.take_notice()) {
+      slots_.on_ready(*site, loop_->now());
+      any = true;
+    }
+    while (const std::optional<mail::SiteId> site = callouts_.take_notice()) {
       slots_.on_ready(*site, loop_->now());
       any = true;
     }
@@ -312,12 +356,13 @@ void Shard::work() {
       any = true;
     }
     any |= owner_.work();
-    for (std::size_t i = 0; i < starts_per_round && (phase_ >= Phase::stopping || owner_.may_load()); ++i) {
-      const std::optional<WaitingStart> start = waiting_starts_.take();
+    for (std::size_t i = 0; i < starts_per_round && (phase_ >= Phase::stopping || may_start()); ++i) {
+      const std::optional<WaitingStart> start = waiting_starts_.take(egress_.has_place());
       if (!start) break;
       start_now(*start);
       any = true;
     }
+    if (!waiting_starts_.empty()) egress_.free_places();
     if (!any) {
       work_left_ = false;
       return;
@@ -327,9 +372,10 @@ void Shard::work() {
 
 Instant Shard::next_deadline() {
   if (work_left_ || mailbox_.pending()) return Instant::min();
-  Instant deadline = std::min({timers_.next_expiry(), resolver_->next_deadline(), queue_.next_deadline(),
-                               slots_.next_deadline(), broker_.next_deadline(), owner_.next_deadline(),
-                               unreadable_.next_deadline(), lost_records_.next_deadline(), next_second_});
+  Instant deadline =
+      std::min({timers_.next_expiry(), resolver_->next_deadline(), queue_deadline(), slots_.next_deadline(),
+                broker_.next_deadline(), owner_.next_deadline(), unreadable_.next_deadline(),
+                lost_records_.next_deadline(), next_second_, gather_until_});
   for (const auto& driver : logs_.all()) deadline = std::min(deadline, driver->next_deadline());
   if (phase_ >= Phase::stopping) deadline = std::min({deadline, stop_deadline_, flush_deadline_});
   // Letters that found a mailbox full are offered again soon; connections that wait for memory, too.
@@ -346,6 +392,7 @@ void Shard::on_second(Instant now) {
     router_.sweep();
     store_.trim();
   }
+  metrics_.stressed.set(ingress_.stressed() ? 1 : 0);
   metrics_.memory_bytes.set(static_cast<std::int64_t>(store_.used_bytes() + queue_.memory_bytes()));
   std::size_t segments = 0;
   for (const auto& driver : logs_.all()) {
@@ -371,6 +418,8 @@ void Shard::advance_start() {
   if (phase_ == Phase::recovering && process_.recovered.load() == process_.mailboxes.shards()) {
     phase_ = Phase::opening;
     next_progress_ = loop_->now() + progress_interval;
+    gather_until_ = loop_->now() + gather_max;
+    queue_.gather();
     for (const auto& driver : logs_.all()) {
       ++replays_;
       driver->begin_replay();
@@ -399,7 +448,8 @@ void Shard::fail_start(const Status& status) {
 }
 
 bool Shard::quiet() const {
-  return ingress_.stopped() && intake_.idle() && egress_.deliveries() == 0 && owner_.lent() == 0 && owner_.idle();
+  return ingress_.stopped() && intake_.idle() && egress_.deliveries() == 0 && owner_.lent() == 0 && owner_.idle() &&
+         callouts_.lent() == 0;
 }
 
 void Shard::advance_stop(Instant now) {
@@ -426,8 +476,8 @@ void Shard::advance_stop(Instant now) {
   }
   if (phase_ == Phase::flushing) {
     const bool logs_idle = std::ranges::all_of(logs_.all(), [](const auto& driver) { return driver->idle(); });
-    clean_ =
-        logs_idle && owner_.idle() && connections_.empty() && egress_.idle() && resolver_->idle() && ingress_.stopped();
+    clean_ = logs_idle && owner_.idle() && callouts_.lent() == 0 && connections_.empty() && egress_.idle() &&
+             resolver_->idle() && ingress_.stopped();
     if (clean_ || now >= flush_deadline_) phase_ = Phase::done;
   }
 }
@@ -475,12 +525,12 @@ void Shard::receive(Letter&& letter) {
     broker_.on_pull_reply(reply, now);
     if (answer->delivery != nullptr) egress_.start(*answer->delivery);
   } else if (auto* back = std::get_if<DeliveryBack>(&letter)) {
-    owner_.take_back(*back->delivery);
+    take_back(*back->delivery);
   } else if (auto* dns = std::get_if<DnsNotice>(&letter)) {
     resolver_->on_notice(*dns->question);
   } else if (auto* down = std::get_if<SiteDownNotice>(&letter)) {
-    owner_.defer_site(down->down->site, down->down->reply);
-    slots_.on_site_down(down->down->site, queue_.has_ready(down->down->site), now);
+    on_site_failed(down->down->site, down->down->reply);
+    slots_.on_site_down(down->down->site, ready(down->down->site) > 0, now);
   } else if (auto* wake = std::get_if<WakeNotice>(&letter)) {
     (void)queue_.flush(*wake->domain, wake_spread, loop_->clocks());
   } else if (auto* wanted = std::get_if<PieceRequest>(&letter)) {
@@ -521,14 +571,16 @@ void Shard::carry(queue::SlotBroker::Action action) {
   }
 }
 
-bool Shard::must_wait(mail::SiteId site) {
-  if (phase_ >= Phase::stopping || owner_.may_load()) return false;
-  const std::optional<mail::QueueId> next = queue_.next_ready(site);
+bool Shard::must_wait(const WaitingStart& start) {
+  if (phase_ >= Phase::stopping) return false;
+  if (owner_.congested() || (!start.pulled && !egress_.may_start(start.site))) return true;
+  if (owner_.may_load() || callouts_.is_next(start.site, queue_.has_ready(start.site))) return false;
+  const std::optional<mail::QueueId> next = queue_.next_ready(start.site);
   return next && !owner_.at_hand(*next);
 }
 
 void Shard::start_or_wait(const WaitingStart& start) {
-  if (must_wait(start.site)) {
+  if (must_wait(start)) {
     waiting_starts_.push(start);
   } else {
     start_now(start);
@@ -536,10 +588,11 @@ void Shard::start_or_wait(const WaitingStart& start) {
 }
 
 void Shard::start_now(const WaitingStart& start) {
+  if (start_question(start)) return;
   std::optional<queue::Work> work;
   if (phase_ < Phase::stopping) work = queue_.pull(start.site, start.recipients_max);
   if (!start.pulled) {
-    slots_.on_started(start.site, phase_ < Phase::stopping ? queue_.ready(start.site) : 0, loop_->now());
+    slots_.on_started(start.site, phase_ < Phase::stopping ? ready(start.site) : 0, loop_->now());
   }
   if (work) {
     owner_.lend(*std::move(work), start.home, start.pulled);
@@ -548,9 +601,32 @@ void Shard::start_now(const WaitingStart& start) {
   }
 }
 
+bool Shard::start_question(const WaitingStart& start) {
+  egress::Delivery* const question = callouts_.take(start.site, queue_.has_ready(start.site));
+  if (question == nullptr) return false;
+  question->executor = start.home;
+  question->pulled = start.pulled;
+  if (!start.pulled) slots_.on_started(start.site, ready(start.site), loop_->now());
+  on_lent(*question);
+  return true;
+}
+
+void Shard::take_back(egress::Delivery& delivery) {
+  if (delivery.is_question()) {
+    callouts_.take_back(delivery);
+  } else {
+    owner_.take_back(delivery);
+  }
+}
+
+void Shard::on_site_failed(mail::SiteId site, const mail::Reply& reply) {
+  owner_.defer_site(site, reply);
+  callouts_.on_site_failed(site, reply);
+}
+
 // What it says of more work, this shard's slots hear at the same moment.
 void Shard::send_pull_answer(mail::SiteId site, queue::ShardIndex home, egress::Delivery* delivery) {
-  const bool more = phase_ < Phase::stopping && queue_.has_ready(site);
+  const bool more = phase_ < Phase::stopping && ready(site) > 0;
   slots_.on_pulled(site, more, loop_->now());
   mailbox_.send(home, PullAnswer{.site = site, .from = index_, .more = more, .delivery = delivery});
 }
@@ -583,6 +659,12 @@ void Shard::on_unreadable(mail::QueueId id, const Status& status) {
           snapshot_->options->data_dir + " TO");
 }
 
+// --- CalloutUser -----------------------------------------------------------------------------------------------------
+
+void Shard::on_recipient_answered(const ingress::Asker& asker, const mail::Reply* refusal) {
+  ingress_.on_recipient_answered(asker, refusal, loop_->now());
+}
+
 // --- egress::EgressUser ----------------------------------------------------------------------------------------------
 
 void Shard::on_outcomes(egress::Delivery& delivery) {
@@ -592,9 +674,9 @@ void Shard::on_outcomes(egress::Delivery& delivery) {
   const egress::PathState path = delivery.path;
   const mail::Reply path_reply = path == egress::PathState::failed ? delivery.path_reply : mail::Reply{};
   if (delivery.owner == index_) {
-    owner_.take_back(delivery);
+    take_back(delivery);
   } else {
-    metrics_.deliveries_crossed.add();
+    if (!delivery.is_question()) metrics_.deliveries_crossed.add();
     mailbox_.send(delivery.owner, DeliveryBack{&delivery});
   }
   if (path == egress::PathState::failed) {
@@ -602,7 +684,7 @@ void Shard::on_outcomes(egress::Delivery& delivery) {
       broker_.on_path_failed(site, path_reply, now, random_);
     } else {
       slots_.on_path_failed(site, now, random_);
-      owner_.defer_site(site, path_reply);
+      on_site_failed(site, path_reply);
     }
   } else if (path == egress::PathState::usable) {
     if (pulled) {
@@ -615,6 +697,7 @@ void Shard::on_outcomes(egress::Delivery& delivery) {
 
 void Shard::on_slot_free(mail::SiteId site, queue::ShardIndex /*owner*/, bool kept) {
   if (broker_.leases()) {
+    if (kept) waiting_starts_.on_connection_idle(site);
     slots_.on_delivery_done(site, kept, loop_->now());
   } else {
     broker_.on_delivery_done(site, kept, loop_->now());
@@ -635,6 +718,56 @@ void Shard::on_connection_opened() {
 
 void Shard::on_connection_failed() {
   metrics_.connections_failed.add();
+}
+
+void Shard::on_peer_secured(std::string_view site, std::string_view peer, const net::TlsFacts& facts) {
+  (facts.resumed ? metrics_.hop_tls_handshakes_resumed : metrics_.hop_tls_handshakes_full).add();
+  (facts.version == "TLSv1.3" ? metrics_.hop_tls_sessions_1_3 : metrics_.hop_tls_sessions_1_2).add();
+  if (facts.peer_verified) metrics_.hop_tls_verified.add();
+  events_.record({.kind = EventKind::secured,
+                  .time = loop_->clocks().wall,
+                  .site = site,
+                  .peer = peer,
+                  .tls = facts.version,
+                  .cipher = facts.cipher,
+                  .resumed = facts.resumed,
+                  .verified = facts.peer_verified});
+}
+
+void Shard::on_peer_tls_failed(std::string_view site, std::string_view peer, std::string_view why, bool plain) {
+  metrics_.hop_tls_handshakes_failed.add();
+  std::string text(why);
+  if (plain) text += "; tried without TLS";
+  events_.record(
+      {.kind = EventKind::tls_failed, .time = loop_->clocks().wall, .site = site, .peer = peer, .reply = text});
+}
+
+void Shard::on_peer_authenticated(const egress::HopAuthentication& authentication) {
+  using Trouble = smtp::ClientSession::AuthTrouble;
+  Event event{.kind = EventKind::auth_failed,
+              .time = loop_->clocks().wall,
+              .site = authentication.site,
+              .peer = authentication.peer,
+              .reply = authentication.why,
+              .user = authentication.user,
+              .mechanism = authentication.mechanism};
+  switch (authentication.trouble) {
+    case Trouble::none:
+      metrics_.hop_authentications_succeeded.add();
+      event.kind = EventKind::authenticated;
+      break;
+    case Trouble::refused:
+      metrics_.hop_authentications_refused.add();
+      break;
+    case Trouble::unusable:
+      metrics_.hop_authentications_unusable.add();
+      break;
+    case Trouble::put_off:
+    case Trouble::broken:
+      metrics_.hop_authentications_broken.add();
+      break;
+  }
+  events_.record(event);
 }
 
 // --- LogUser ---------------------------------------------------------------------------------------------------------
@@ -664,10 +797,17 @@ void Shard::on_replayed(LogDriver& /*driver*/, const spool::ReplayedMessage& mes
 }
 
 void Shard::on_replay_done(LogDriver& /*driver*/) {
-  if (--replays_ == 0 && queue_.message_count() > 0) {
+  if (--replays_ > 0) return;
+  end_gathering();
+  if (queue_.message_count() > 0) {
     say(Severity::info, "shard " + std::to_string(index_) + ": " + std::to_string(queue_.message_count()) +
                             " messages taken up from the spool");
   }
+}
+
+void Shard::end_gathering() {
+  gather_until_ = never;
+  queue_.release(loop_->clocks());
 }
 
 void Shard::on_log_failed(LogDriver& /*driver*/, const Status& status) {
@@ -730,6 +870,62 @@ void Shard::on_turned_away(const io::Address& peer, std::string_view line) {
   metrics_.connections_refused.add();
   const std::string text = peer.to_string();
   events_.record({.kind = EventKind::rejected, .time = loop_->clocks().wall, .peer = text, .reply = line});
+}
+
+void Shard::on_stress(bool begins, std::uint32_t count) {
+  if (begins) metrics_.stress_begun.add();
+  const std::string_view text =
+      begins ? "connections run short: idle ones are closed sooner" : "connections suffice again";
+  events_.record({.kind = EventKind::stress, .time = loop_->clocks().wall, .reply = text, .count = count});
+}
+
+void Shard::on_secured(const io::Address& peer, const net::TlsFacts& facts) {
+  (facts.resumed ? metrics_.tls_handshakes_resumed : metrics_.tls_handshakes_full).add();
+  (facts.version == "TLSv1.3" ? metrics_.tls_sessions_1_3 : metrics_.tls_sessions_1_2).add();
+  const std::string text = peer.to_string();
+  events_.record({.kind = EventKind::secured,
+                  .time = loop_->clocks().wall,
+                  .peer = text,
+                  .tls = facts.version,
+                  .cipher = facts.cipher,
+                  .resumed = facts.resumed});
+}
+
+void Shard::on_tls_failed(const io::Address& peer, const Status& status) {
+  metrics_.tls_handshakes_failed.add();
+  const std::string text = peer.to_string();
+  events_.record(
+      {.kind = EventKind::tls_failed, .time = loop_->clocks().wall, .peer = text, .reply = message_of(status)});
+}
+
+void Shard::on_tls_refused(const io::Address& peer, std::string_view line) {
+  metrics_.tls_handshakes_refused.add();
+  const std::string text = peer.to_string();
+  events_.record({.kind = EventKind::tls_failed, .time = loop_->clocks().wall, .peer = text, .reply = line});
+}
+
+void Shard::on_authenticated(const io::Address& peer, std::string_view user, std::string_view mechanism) {
+  metrics_.authentications_succeeded.add();
+  const std::string text = peer.to_string();
+  events_.record({.kind = EventKind::authenticated,
+                  .time = loop_->clocks().wall,
+                  .peer = text,
+                  .user = user,
+                  .mechanism = mechanism});
+}
+
+void Shard::on_auth_failed(const io::Address& peer, std::string_view user, std::string_view mechanism,
+                           const mail::Reply& reply) {
+  (reply.code == 454 ? metrics_.authentications_put_off : metrics_.authentications_failed).add();
+  metrics_.commands_rejected.add();
+  const std::string text = peer.to_string();
+  const std::string words = reply.to_log_text();
+  events_.record({.kind = EventKind::auth_failed,
+                  .time = loop_->clocks().wall,
+                  .peer = text,
+                  .reply = words,
+                  .user = user,
+                  .mechanism = mechanism});
 }
 
 void Shard::on_rejected(const io::Address& peer, const mail::Envelope* envelope, std::string_view recipient,

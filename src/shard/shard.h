@@ -23,6 +23,7 @@
 #include "net/dispatcher.h"
 #include "resolver/resolver.h"
 #include "shard/alarm_limit.h"
+#include "shard/callouts.h"
 #include "shard/intake.h"
 #include "shard/logs.h"
 #include "shard/mailbox.h"
@@ -41,6 +42,7 @@ class Shard final : private io::Sink,
                     private LogUser,
                     private IntakeUser,
                     private OwnerUser,
+                    private CalloutUser,
                     private egress::EgressUser,
                     private ingress::Observer,
                     private resolver::Notifier {
@@ -87,6 +89,9 @@ class Shard final : private io::Sink,
   void turn(bool more_is_coming);
   void work();
   [[nodiscard]] Instant next_deadline();
+  // The queue's, while what comes due can be taken.
+  [[nodiscard]] Instant queue_deadline() const { return owner_.congested() ? never : queue_.next_deadline(); }
+  void end_gathering();
   void advance_start();
   void advance_stop(Instant now);
   [[nodiscard]] bool quiet() const;
@@ -97,10 +102,18 @@ class Shard final : private io::Sink,
   void receive(Letter&& letter);
   void carry(const queue::OwnerSlots::Output& output);
   void carry(queue::SlotBroker::Action action);
-  // Begins the delivery, or lets it wait until its message may be read back.
+  // Begins the delivery, or lets it wait until its message may be read back, there is place for its connection, and its
+  // outcome can be written.
   void start_or_wait(const WaitingStart& start);
   void start_now(const WaitingStart& start);
-  [[nodiscard]] bool must_wait(mail::SiteId site);
+  [[nodiscard]] bool start_question(const WaitingStart& start);
+  // What is ready for `site`, mail and questions.
+  [[nodiscard]] std::uint32_t ready(mail::SiteId site) const { return queue_.ready(site) + callouts_.ready(site); }
+  // A delivery of this shard's has come back, or a question.
+  void take_back(egress::Delivery& delivery);
+  void on_site_failed(mail::SiteId site, const mail::Reply& reply);
+  [[nodiscard]] bool must_wait(const WaitingStart& start);
+  [[nodiscard]] bool may_start() const { return owner_.may_load() && !owner_.congested(); }
   void send_pull_answer(mail::SiteId site, queue::ShardIndex home, egress::Delivery* delivery);
   void fail_start(const Status& status);
   void say(Severity severity, const std::string& text);
@@ -130,17 +143,30 @@ class Shard final : private io::Sink,
   void on_record_lost(mail::QueueId id, const Status& status) override;
   void on_unreadable(mail::QueueId id, const Status& status) override;
 
+  // --- CalloutUser
+  void on_recipient_answered(const ingress::Asker& asker, const mail::Reply* refusal) override;
+
   // --- egress::EgressUser
   void on_outcomes(egress::Delivery& delivery) override;
   void on_slot_free(mail::SiteId site, queue::ShardIndex owner, bool kept) override;
   void on_idle_closed(mail::SiteId site) override;
   void on_connection_opened() override;
   void on_connection_failed() override;
+  void on_peer_secured(std::string_view site, std::string_view peer, const net::TlsFacts& facts) override;
+  void on_peer_tls_failed(std::string_view site, std::string_view peer, std::string_view why, bool plain) override;
+  void on_peer_authenticated(const egress::HopAuthentication& authentication) override;
 
   // --- ingress::Observer
   void on_connected(const io::Address& peer) override;
   void on_disconnected(const io::Address& peer, std::uint32_t messages) override;
   void on_turned_away(const io::Address& peer, std::string_view line) override;
+  void on_stress(bool begins, std::uint32_t count) override;
+  void on_secured(const io::Address& peer, const net::TlsFacts& facts) override;
+  void on_tls_failed(const io::Address& peer, const Status& status) override;
+  void on_tls_refused(const io::Address& peer, std::string_view line) override;
+  void on_authenticated(const io::Address& peer, std::string_view user, std::string_view mechanism) override;
+  void on_auth_failed(const io::Address& peer, std::string_view user, std::string_view mechanism,
+                      const mail::Reply& reply) override;
   void on_rejected(const io::Address& peer, const mail::Envelope* envelope, std::string_view recipient,
                    const mail::Reply& reply) override;
 
@@ -173,6 +199,7 @@ class Shard final : private io::Sink,
   WaitingStarts waiting_starts_;
   queue::SlotBroker broker_;
   Router router_;
+  Callouts callouts_;
   Intake intake_;
   Owner owner_;
   PieceServer pieces_;
@@ -184,6 +211,7 @@ class Shard final : private io::Sink,
   std::size_t logs_ready_ = 0;
   std::size_t replays_ = 0;  // logs whose mail of before the start is not all in the queue yet
   Instant next_progress_{};  // when the operator is told how far they are
+  Instant gather_until_ = never;
   bool counted_recovered_ = false;
   bool counted_quiet_ = false;
   bool clean_ = false;

@@ -8,6 +8,7 @@
 #include <postern/dsn/composer.h>
 #include <postern/policy/recipient_table.h>
 #include <postern/policy/relay_policy.h>
+#include <postern/policy/user_table.h>
 #include <postern/route/resolution.h>
 #include <postern/route/route_table.h>
 #include <postern/smtp/server_options.h>
@@ -23,6 +24,7 @@ struct Snapshot {
   std::vector<std::shared_ptr<const ingress::ListenerContext>> listeners;  // in the order of options->listeners
   std::shared_ptr<const policy::RelayPolicy> relay_policy;
   std::shared_ptr<const policy::RecipientTable> recipients;  // null: everyone exists
+  std::shared_ptr<const policy::UserTable> users;            // null: nobody may authenticate
   std::unique_ptr<const route::RouteTable> routes;
   route::ResolutionOptions resolution;
   dsn::Options dsn;

@@ -1,19 +1,25 @@
 // Deliveries that may begin, but whose message must be read back from the spool first, while as many are being read as
-// there may be. What is in memory never waits here.
+// there may be; what is in memory does not wait for that. Or for which there is no place for a connection; or any,
+// while the logs cannot take outcomes.
 //
 // Those whose connection stands open come first, so that a connection carries many messages before it is closed for
-// want of one; every fourth is one of the others all the same, oldest first.
+// want of one. The others, oldest first, have a turn while fewer connections wait than keep the disk and the next hops
+// busy, and every 32nd time in any case: a connection costs as much as four messages.
 //
 // Bound: two for each site, the start and the pull that OwnerSlots and SlotBroker have outstanding at a time.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <optional>
-#include <utility>
+
+#include <absl/container/flat_hash_map.h>
 
 #include <postern/mail/site.h>
 #include <postern/queue/fifo.h>
+#include <postern/queue/index_list.h>
 #include <postern/queue/messages.h>
+#include <postern/queue/slab.h>
 
 namespace postern::shard {
 
@@ -27,18 +33,27 @@ struct WaitingStart {
 
 class WaitingStarts {
  public:
-  static constexpr unsigned turn = 4;
+  static constexpr std::size_t enough_connected = 256;
+  static constexpr unsigned turn = 32;
 
-  void push(const WaitingStart& start) { (start.connected ? connected_ : others_).push(start); }
+  void push(const WaitingStart& start);
+  // A connection of this shard's own to `site` has nothing to do: a start that waits there without one has one now.
+  void on_connection_idle(mail::SiteId site);
   [[nodiscard]] bool empty() const { return connected_.empty() && others_.empty(); }
-  [[nodiscard]] std::optional<WaitingStart> take() {
-    if (empty()) return std::nullopt;
-    const bool other = connected_.empty() || (++taken_ % turn == 0 && !others_.empty());
-    return (other ? others_ : connected_).take();
-  }
+  // `places`: there is one for a new connection.
+  [[nodiscard]] std::optional<WaitingStart> take(bool places);
 
  private:
-  queue::Fifo<WaitingStart> connected_, others_;
+  struct Waiting {
+    WaitingStart start{};
+    queue::IndexLink link{};
+  };
+  using List = queue::IndexListOf<Waiting, &Waiting::link>;
+
+  queue::Fifo<WaitingStart> connected_;
+  queue::Slab<Waiting> slab_;
+  queue::IndexList others_;
+  absl::flat_hash_map<mail::SiteId, std::uint32_t> unconnected_;  // those of others_ that are not pulled
   unsigned taken_ = 0;
 };
 

@@ -24,7 +24,12 @@ constexpr mail::EnhancedStatus protocol_trouble{4, 5, 0};
 constexpr mail::EnhancedStatus too_many_recipients{4, 5, 3};
 constexpr mail::EnhancedStatus conversion_required{5, 6, 3};
 constexpr mail::EnhancedStatus utf8_required{5, 6, 7};
+constexpr mail::EnhancedStatus feature_lacking{5, 3, 3};
+constexpr mail::EnhancedStatus too_late{5, 4, 7};
+constexpr mail::EnhancedStatus require_tls_needed{5, 7, 30};
 constexpr mail::EnhancedStatus shutting_down{4, 3, 2};
+constexpr mail::EnhancedStatus tls_unavailable{4, 7, 4};  // security features not supported [RFC 3463 §3.8]
+constexpr mail::EnhancedStatus tls_trouble{4, 7, 5};      // cryptographic failure
 
 mail::Reply ours(mail::EnhancedStatus status, std::string_view text) {
   return {.code = 0, .status = status, .text = std::string(text)};
@@ -102,8 +107,16 @@ bool is_plain(const mail::ContentFacts& facts) {
 // --- the driver's view
 // -------------------------------------------------------------------------------------------------
 
-void ClientSession::reset(Instant now, Dialect dialect) {
+void ClientSession::reset(Instant now, Dialect dialect, StartTls start_tls, const sasl::Credentials* credentials) {
   dialect_ = dialect;
+  credentials_ = credentials;
+  exchange_.reset();
+  authenticated_by_.reset();
+  auth_trouble_ = AuthTrouble::none;
+  start_tls_ = start_tls;
+  starttls_said_ = false;
+  secured_ = false;
+  tls_failed_ = false;
   parser_.reset();
   state_ = State::greeting;
   connection_ = ConnectionVerdict::reusable;
@@ -115,6 +128,8 @@ void ClientSession::reset(Instant now, Dialect dialect) {
   failure_.status = {};
   failure_.text.clear();
   transactions_ = 0;
+  if (output_secret_) sasl::wipe(output_);
+  output_secret_ = false;
   output_.clear();
   output_taken_ = 0;
   output_position_ = 0;
@@ -126,6 +141,12 @@ ClientSession::Want ClientSession::want() const {
   switch (state_) {
     case State::idle:
       return Want::delivery;
+    case State::handshake:
+      return Want::handshake;
+    case State::channel:
+      return Want::channel;
+    case State::salting:
+      return Want::salted_password;
     case State::closed:
       return Want::close;
     case State::transaction:
@@ -144,6 +165,8 @@ void ClientSession::on_output_taken(std::size_t bytes) {
   output_taken_ += bytes;
   output_position_ += bytes;
   if (output_taken_ == output_.size()) {
+    if (output_secret_) sasl::wipe(output_);
+    output_secret_ = false;
     output_.clear();
     output_taken_ = 0;
   }
@@ -154,6 +177,16 @@ void ClientSession::on_bytes(Bytes bytes, Instant now) {
     if (state_ == State::idle) {
       // Nothing is asked, nothing may come; mostly it is a 421 for a connection that was idle too long.
       end(ConnectionVerdict::closing, ours(protocol_trouble, "the peer spoke out of turn"));
+      return;
+    }
+    if (state_ == State::handshake) {
+      // Said by whoever can write into the connection, and meant to be heard as if it had come under TLS
+      // [CVE-2011-0411].
+      end_as_protocol_error("the peer spoke between its reply to STARTTLS and the handshake");
+      return;
+    }
+    if (state_ == State::channel || state_ == State::salting) {
+      end_authentication(AuthTrouble::broken, protocol_trouble, "the peer answered before it was asked");
       return;
     }
     const ReplyParser::Progress progress = parser_.on_bytes(bytes);
@@ -233,10 +266,7 @@ void ClientSession::on_reply(Instant now) {
         end(ConnectionVerdict::closing, reply);
         return;
       }
-      write(dialect_ == Dialect::lmtp ? "LHLO " : "EHLO ");
-      write(options_->ehlo_name);
-      write("\r\n");
-      state_ = State::ehlo;
+      say_hello();
       break;
     case State::ehlo:
     case State::helo:
@@ -246,8 +276,7 @@ void ClientSession::on_reply(Instant now) {
       }
       if (reply.code / 100 == 2) {
         if (state_ == State::ehlo) read_extensions();
-        greeted_ = true;
-        state_ = State::idle;
+        on_hello_accepted();
       } else if (state_ == State::ehlo && reply.permanent() && dialect_ == Dialect::smtp) {
         // [RFC 5321 §3.2] has 500 and 502; some who do not know EHLO say 501, 504 or 550.
         write("HELO ");
@@ -259,17 +288,91 @@ void ClientSession::on_reply(Instant now) {
         return;
       }
       break;
+    case State::starttls:
+      on_starttls_reply();
+      break;
+    case State::auth:
+      on_auth_reply();
+      break;
     case State::transaction:
       on_transaction_reply(now);
       return;
     case State::quitting:
       state_ = State::closed;
       break;
+    case State::handshake:
+    case State::channel:
+    case State::salting:
     case State::idle:
     case State::closed:
       break;
   }
   arm(now);
+}
+
+void ClientSession::say_hello() {
+  write(dialect_ == Dialect::lmtp ? "LHLO " : "EHLO ");
+  write(options_->ehlo_name);
+  write("\r\n");
+  state_ = State::ehlo;
+}
+
+// --- TLS
+// ---------------------------------------------------------------------------------------------------------------
+
+void ClientSession::on_hello_accepted() {
+  if (start_tls_ != StartTls::never && !secured_) {
+    if (extensions_.starttls) {
+      write("STARTTLS\r\n");
+      starttls_said_ = true;
+      state_ = State::starttls;
+      return;
+    }
+    if (start_tls_ == StartTls::always) {
+      end(ConnectionVerdict::closing, ours(tls_unavailable, "TLS is required, and the next hop does not offer it"));
+      return;
+    }
+  }
+  on_greeted();
+}
+
+void ClientSession::on_greeted() {
+  if (credentials_ != nullptr) return prepare_authentication();
+  greeted_ = true;
+  state_ = State::idle;
+}
+
+void ClientSession::on_starttls_reply() {
+  const mail::Reply& reply = parser_.reply();
+  if (!output_.empty()) {
+    end_as_protocol_error("the peer answered before it was asked");
+  } else if (reply.code == 220) {
+    extensions_ = {};
+    state_ = State::handshake;
+  } else if (reply.code == 421) {
+    end(ConnectionVerdict::lost, ours(tls_unavailable, "the next hop answered STARTTLS with " + reply.to_log_text()));
+  } else if (reply.code < 400) {
+    end_as_protocol_error("the peer answered STARTTLS with neither 220 nor a refusal");
+  } else if (start_tls_ == StartTls::always) {
+    end(ConnectionVerdict::closing,
+        ours(tls_unavailable, "TLS is required, and the next hop answered STARTTLS with " + reply.to_log_text()));
+  } else {
+    on_greeted();
+  }
+}
+
+void ClientSession::on_secured(Instant now) {
+  POSTERN_CHECK(state_ == State::handshake, "nobody asked for a handshake");
+  secured_ = true;
+  parser_.reset();
+  say_hello();
+  arm(now);
+}
+
+void ClientSession::on_tls_failed(std::string_view reason, Instant now) {
+  // Behind the greeting it is a connection lost like any other.
+  if (greeted_ || authenticating() || state_ == State::closed || !starttls_said_) return on_connection_lost(now);
+  end(ConnectionVerdict::lost, ours(tls_trouble, reason));
 }
 
 void ClientSession::read_extensions() {
@@ -304,6 +407,16 @@ void ClientSession::read_extensions() {
       extensions_.starttls = true;
     } else if (is("REQUIRETLS")) {
       extensions_.require_tls = true;
+    } else if (is("AUTH")) {  // also "AUTH=…", which some say beside it for clients of the last century
+      extensions_.auth = true;
+      while (!values.empty()) {
+        const std::string_view name = values.substr(0, values.find_first_of(" \t"));
+        values = trim(values.substr(name.size()));
+        if (const auto mechanism = sasl::mechanism_named(name)) extensions_.mechanisms.add(*mechanism);
+      }
+    } else if (is("DELIVERBY")) {
+      extensions_.deliver_by = true;
+      extensions_.deliver_by_min = parse_uint<std::uint32_t>(values).value_or(0);
     } else if (is("SIZE")) {
       extensions_.size = true;
       extensions_.size_max = parse_uint<std::uint64_t>(values).value_or(0);
@@ -331,6 +444,7 @@ void ClientSession::begin(const DeliveryRequest& request, Instant now) {
   POSTERN_CHECK(!has_result_, "the last delivery's result was not taken");
   POSTERN_CHECK(!request.forward_paths.empty());
   transaction_ = {};
+  transaction_.only_ask = request.only_ask;
   open_recipients(request);
   plan_content(request);
   refuse_unsendable(request);
@@ -380,6 +494,25 @@ bool ClientSession::takes_domain_of(std::string_view forward_path) {
   return true;
 }
 
+// What the sender was promised in our name, and this peer does not promise in turn; code and status 0: nothing.
+mail::Reply ClientSession::refusal_of_promises(const DeliveryRequest& request) const {
+  if (request.require_tls && !request.reverse_path.empty() && !(request.tls_suffices && extensions_.require_tls)) {
+    return ours(require_tls_needed, request.tls_suffices
+                                        ? "the next hop does not offer REQUIRETLS"
+                                        : "REQUIRETLS needs a next hop that is configured with verified TLS");
+  }
+  if (!request.deliver_by || !request.deliver_by->returns) return {};
+  if (!extensions_.deliver_by) {
+    if (dialect_ == Dialect::lmtp) return {};
+    return ours(feature_lacking, "the next hop does not offer DELIVERBY");
+  }
+  if (request.deliver_by->seconds > 0 &&
+      static_cast<std::uint32_t>(request.deliver_by->seconds) >= extensions_.deliver_by_min) {
+    return {};
+  }
+  return ours(too_late, "the next hop needs more time than is left");
+}
+
 // Settles what this peer cannot be given at all.
 void ClientSession::refuse_unsendable(const DeliveryRequest& request) {
   const auto refuse_all = [this](mail::EnhancedStatus status, std::string_view text,
@@ -405,6 +538,9 @@ void ClientSession::refuse_unsendable(const DeliveryRequest& request) {
     }
   }
 
+  if (const mail::Reply reply = refusal_of_promises(request); reply.status.present()) {
+    refuse_all(reply.status, reply.text, host_lacks_extension);
+  }
   // A message whose addresses and content are ASCII needs no SMTPUTF8, whatever its sender declared [RFC 6531 §3.6].
   const bool needs_utf8 = !has_ascii_paths(request) || (request.smtp_utf8 && request.content.has_eight_bit);
   if (needs_utf8 && !extensions_.smtp_utf8) {
@@ -445,7 +581,7 @@ void ClientSession::write_commands(const DeliveryRequest& request) {
   commands_ += "MAIL FROM:<";
   commands_ += request.reverse_path;
   commands_ += '>';
-  if (extensions_.size) {
+  if (extensions_.size && !request.only_ask) {
     commands_ += " SIZE=";
     append_decimal(commands_, request.added_bytes + content.size);
   }
@@ -462,6 +598,14 @@ void ClientSession::write_commands(const DeliveryRequest& request) {
     commands_ += request.priority < 0 ? " MT-PRIORITY=-" : " MT-PRIORITY=";
     append_decimal(commands_, static_cast<std::uint64_t>(std::abs(int{request.priority})));
   }
+  if (extensions_.deliver_by && request.deliver_by) {
+    const mail::DeliverBy by = *request.deliver_by;
+    commands_ += by.seconds < 0 ? " BY=-" : " BY=";
+    append_decimal(commands_, static_cast<std::uint64_t>(std::abs(std::int64_t{by.seconds})));
+    commands_ += by.returns ? ";R" : ";N";
+    if (by.trace) commands_ += 'T';
+  }
+  if (extensions_.require_tls && request.require_tls && request.tls_suffices) commands_ += " REQUIRETLS";
   end_command();
 
   for (std::size_t i = 0; i < request.forward_paths.size(); ++i) {
@@ -476,6 +620,7 @@ void ClientSession::write_commands(const DeliveryRequest& request) {
     end_command();
   }
 
+  if (request.only_ask) return;
   if (plan_.transfer == ContentPlan::Transfer::data) {
     commands_ += "DATA";
   } else {
@@ -529,7 +674,12 @@ void ClientSession::arm(Instant now) {
         return timeouts.greeting;
       case State::ehlo:
       case State::helo:
+      case State::starttls:
+      case State::auth:
         return timeouts.ehlo;
+      case State::handshake:
+      case State::channel:
+      case State::salting:
       case State::idle:
       case State::closed:
         return std::nullopt;
@@ -655,9 +805,11 @@ void ClientSession::on_mail_reply() {
 void ClientSession::on_rcpt_reply(std::size_t recipient) {
   const mail::Reply& reply = parser_.reply();
   if (transaction_.mail_refused) return;  // an echo of that refusal
+  result_.rcpt_answered = transaction_.only_ask;
   if (reply.code / 100 == 2) {
     recipient_states_[recipient] = RecipientState::accepted;
     ++transaction_.accepted;
+    if (transaction_.only_ask) settle(recipient, mail::Outcome::relayed, reply);
   } else if (reply.code / 100 == 3) {
     end_as_protocol_error("the peer answered RCPT with 3xx");
   } else {
@@ -792,12 +944,17 @@ void ClientSession::end(ConnectionVerdict verdict, const mail::Reply& reply, boo
     settle_open(mail::Outcome::deferred, reply);
     give_result();
   }
+  tls_failed_ = starttls_said_ && !greeted_ && !authenticating() && verdict == ConnectionVerdict::lost;
+  if (authenticating() && auth_trouble_ == AuthTrouble::none) auth_trouble_ = AuthTrouble::broken;
+  exchange_.reset();
   failure_ = reply;
   connection_ = verdict;
   state_ = State::closed;
   deadline_ = never;
   // A peer that goes on listening is told [RFC 5321 §3.1]; not in the middle of a command or a content.
   const bool tell = reply.code >= 400 && reply.code != 421 && output_.empty() && !mid_content;
+  if (output_secret_) sasl::wipe(output_);
+  output_secret_ = false;
   output_.clear();
   output_taken_ = 0;
   if (tell) write("QUIT\r\n");
@@ -809,7 +966,8 @@ void ClientSession::end_silent(bool timed_out) {
   }
   std::string text = timed_out ? "timed out" : "connection lost";
   text += awaited();
-  end(ConnectionVerdict::lost, ours(connection_trouble, text), timed_out);
+  const bool securing = starttls_said_ && !greeted_ && !authenticating();
+  end(ConnectionVerdict::lost, ours(securing ? tls_trouble : connection_trouble, text), timed_out);
 }
 
 void ClientSession::end_as_protocol_error(std::string_view text) {
@@ -820,10 +978,18 @@ std::string_view ClientSession::awaited() const {
   switch (state_) {
     case State::greeting:
       return " waiting for the greeting";
+    case State::starttls:
+      return " waiting for the reply to STARTTLS";
+    case State::handshake:
+      return " during the TLS handshake";
     case State::ehlo:
       return dialect_ == Dialect::lmtp ? " waiting for the reply to LHLO" : " waiting for the reply to EHLO";
     case State::helo:
       return " waiting for the reply to HELO";
+    case State::channel:
+    case State::auth:
+    case State::salting:
+      return " during AUTH";
     case State::transaction:
       break;
     default:

@@ -137,6 +137,23 @@ class MailParameters {
       result_.hold_until = *until;
       return ArgumentError::none;
     }
+    if (offered_.deliver_by && parameter.is("BY")) {
+      if (result_.deliver_by) return ArgumentError::syntax;
+      result_.deliver_by = parse_deliver_by(value);
+      return result_.deliver_by ? ArgumentError::none : ArgumentError::syntax;
+    }
+    if (offered_.require_tls && parameter.is("REQUIRETLS")) {
+      if (result_.require_tls || parameter.has_value) return ArgumentError::syntax;
+      result_.require_tls = true;
+      return ArgumentError::none;
+    }
+    if (offered_.auth && parameter.is("AUTH")) {
+      if (!result_.submitter.empty() || value.empty() || (value != "<>" && !mail::is_xtext(value))) {
+        return ArgumentError::syntax;
+      }
+      result_.submitter = value;
+      return ArgumentError::none;
+    }
     return ArgumentError::unknown_parameter;
   }
 

@@ -27,6 +27,8 @@ constexpr auto extensions = std::to_array<Named>({
     {Extension::mt_priority, "MT-PRIORITY", &ServerOptions::offer_mt_priority},
     {Extension::future_release, "FUTURERELEASE", &ServerOptions::offer_future_release},
     {Extension::etrn, "ETRN", &ServerOptions::offer_etrn},
+    {Extension::deliver_by, "DELIVERBY", &ServerOptions::offer_deliver_by},
+    {Extension::require_tls, "REQUIRETLS", &ServerOptions::offer_require_tls},
 });
 static_assert(extensions.size() <= 32, "ExtensionSet has a bit for each");
 

@@ -45,4 +45,21 @@ std::optional<Duration> parse_hold_for(std::string_view value) {
   return std::chrono::seconds(*parse_uint<std::uint32_t>(value));
 }
 
+std::optional<mail::DeliverBy> parse_deliver_by(std::string_view value) {
+  const std::size_t semicolon = std::min(value.find(';'), value.size());
+  std::string_view digits = value.substr(0, semicolon);
+  std::string_view mode = value.substr(std::min(semicolon + 1, value.size()));
+  const bool negative = digits.starts_with('-');
+  if (negative || digits.starts_with('+')) digits.remove_prefix(1);
+  if (digits.empty() || digits.size() > 9 || !std::ranges::all_of(digits, is_ascii_digit)) return std::nullopt;
+  mail::DeliverBy by;
+  by.seconds = static_cast<std::int32_t>(*parse_uint<std::uint32_t>(digits)) * (negative ? -1 : 1);
+  by.returns = starts_with_ignoring_case(mode, "R");
+  if (!by.returns && !starts_with_ignoring_case(mode, "N")) return std::nullopt;
+  mode.remove_prefix(1);
+  by.trace = equal_ignoring_case(mode, "T");
+  if ((!by.trace && !mode.empty()) || (by.returns && by.seconds <= 0)) return std::nullopt;
+  return by;
+}
+
 }  // namespace postern::smtp

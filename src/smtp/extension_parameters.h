@@ -22,4 +22,7 @@ namespace postern::smtp {
 // HOLDFOR: 1…9 digits, seconds [RFC 4865 §5].
 [[nodiscard]] std::optional<Duration> parse_hold_for(std::string_view value);
 
+// BY: an optional sign, 1…9 digits, ";", "R" or "N", perhaps "T"; nothing but what is above 0 for R [RFC 2852 §4].
+[[nodiscard]] std::optional<mail::DeliverBy> parse_deliver_by(std::string_view value);
+
 }  // namespace postern::smtp

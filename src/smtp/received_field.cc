@@ -50,6 +50,13 @@ void append_received_field(std::string& out, const ReceivedField& field) {
     out += field.peer_address_literal;
     out += ")";
   }
+  if (!field.tls_version.empty()) {
+    out += "\r\n\t(using ";
+    out += field.tls_version;
+    out += " with cipher ";
+    out += field.tls_cipher;
+    out += ")";
+  }
   out += "\r\n\tby ";
   out += field.hostname;
   out += " with ";

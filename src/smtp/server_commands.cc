@@ -31,6 +31,24 @@ constexpr std::string_view no_recipients = "554 5.5.1 No valid recipients\r\n";
 constexpr std::string_view too_large = "552 5.3.4 Message too large\r\n";
 constexpr std::string_view transaction_failed = "503 5.5.1 This transaction has failed, RSET first\r\n";
 
+constexpr std::string_view tls_first = "530 5.7.0 Must issue a STARTTLS command first\r\n";
+constexpr std::string_view auth_first = "530 5.7.0 Authentication required\r\n";
+
+// [RFC 3207 §4]; RSET and HELO give nothing away either. The same may come before AUTH [RFC 4954 §6].
+constexpr bool may_precede_tls(Verb verb) {
+  switch (verb) {
+    case Verb::ehlo:
+    case Verb::helo:
+    case Verb::noop:
+    case Verb::quit:
+    case Verb::rset:
+    case Verb::starttls:
+      return true;
+    default:
+      return false;
+  }
+}
+
 // A reply of ours as the value that a poisoned transaction keeps.
 mail::Reply out_of_order(std::string_view text) {
   return {503, {5, 5, 1}, std::string(text)};
@@ -43,6 +61,20 @@ void ServerSession::on_command(const Command& command) {
       lmtp() ? command.verb == Verb::helo || command.verb == Verb::ehlo : command.verb == Verb::lhlo;
   const Verb verb = other_dialect ? Verb::unknown : command.verb;  // 500 [RFC 2033 §4.1]
   group_ended_ = ends_pipelining_group(verb);
+  if (options_->tls == TlsUse::required && !tls_ && !may_precede_tls(verb)) {
+    reply_error(tls_first);
+    // A chunk must not be read as commands, and is not worth swallowing.
+    if (verb == Verb::bdat) close_with({});
+    finish_command();
+    return;
+  }
+  if (options_->auth_required && user_.empty() && !may_precede_tls(verb) && verb != Verb::auth &&
+      verb != Verb::xclient && verb != Verb::unknown) {
+    reply_error(auth_first);
+    if (verb == Verb::bdat) close_with({});
+    finish_command();
+    return;
+  }
   switch (verb) {
     case Verb::helo:
       on_hello(false, command.arguments);
@@ -106,9 +138,13 @@ void ServerSession::on_command(const Command& command) {
     case Verb::xforward:
       on_identity(IdentityCommand::xforward, command.arguments);
       break;
-    case Verb::expn:
     case Verb::starttls:
+      on_start_tls(command.arguments);
+      break;
     case Verb::auth:
+      on_auth(command.arguments);
+      break;
+    case Verb::expn:
     case Verb::turn:
     case Verb::send:
     case Verb::soml:
@@ -137,7 +173,7 @@ void ServerSession::on_hello(bool extended, std::string_view name) {
 
 // Holding mail is for those whose mail we relay: strangers would use us to keep theirs [RFC 4865 §3].
 bool ServerSession::offers_future_release() const {
-  return options_->offer_future_release && trusted_;
+  return options_->offer_future_release && trusted();
 }
 
 // EHLO's lines carry no enhanced status, as they name what is offered [RFC 2034 §4].
@@ -162,11 +198,26 @@ void ServerSession::reply_to_hello() {
   offer(options_->offer_eight_bit_mime, "8BITMIME");
   offer(options_->offer_chunking, "CHUNKING");
   offer(options_->offer_smtp_utf8, "SMTPUTF8");
+  offer(options_->tls != TlsUse::none && !tls_, "STARTTLS");
+  if (const sasl::MechanismSet mechanisms = offered_mechanisms(); !mechanisms.empty()) {
+    last_line = sink.size();
+    sink += "250-AUTH";
+    for (const sasl::Mechanism mechanism : sasl::all_mechanisms) {
+      if (mechanisms.has(mechanism)) sink.append(" ").append(sasl::name_of(mechanism));
+    }
+    sink += "\r\n";
+  }
   offer(options_->offer_binary_mime, "BINARYMIME");
   offer(options_->offer_dsn, "DSN");
   offer(options_->offer_limits, "LIMITS RCPTMAX=", options_->recipients_max);
   offer(options_->offer_mt_priority, "MT-PRIORITY");
   offer(options_->offer_etrn, "ETRN");
+  if (const auto least = std::chrono::ceil<std::chrono::seconds>(options_->deliver_by_min).count(); least > 0) {
+    offer(options_->offer_deliver_by, "DELIVERBY ", static_cast<std::uint64_t>(least));
+  } else {
+    offer(options_->offer_deliver_by, "DELIVERBY");
+  }
+  offer(options_->offer_require_tls && tls_.has_value(), "REQUIRETLS");
   if (offers_future_release()) {
     last_line = sink.size();
     sink += "250-FUTURERELEASE ";
@@ -185,6 +236,20 @@ void ServerSession::reply_to_hello() {
   offer_identity(facts_.may_xforward, "XFORWARD", IdentityCommand::xforward);
   offer(options_->offer_enhanced_status_codes, "ENHANCEDSTATUSCODES");
   sink[last_line + 3] = ' ';
+}
+
+void ServerSession::on_start_tls(std::string_view arguments) {
+  if (tls_) {
+    reply_error("503 5.5.1 TLS is active already\r\n");
+  } else if (options_->tls == TlsUse::none) {
+    reply_error("502 5.5.1 Command not implemented\r\n");
+  } else if (!arguments.empty()) {
+    reply_error(no_arguments);
+  } else if (!greeted_ || !esmtp_) {
+    reply_error("503 5.5.1 EHLO first\r\n");
+  } else {
+    pending_ = Wait::tls_verdict;
+  }
 }
 
 void ServerSession::on_argument_error(ArgumentError error, std::string_view path_reply) {
@@ -221,7 +286,10 @@ void ServerSession::on_mail(std::string_view arguments) {
                                   .smtp_utf8 = esmtp_ && options_->offer_smtp_utf8,
                                   .dsn = esmtp_ && options_->offer_dsn,
                                   .mt_priority = esmtp_ && options_->offer_mt_priority,
-                                  .future_release = esmtp_ && offers_future_release()};
+                                  .future_release = esmtp_ && offers_future_release(),
+                                  .auth = esmtp_ && !offered_mechanisms().empty(),
+                                  .deliver_by = esmtp_ && options_->offer_deliver_by,
+                                  .require_tls = esmtp_ && options_->offer_require_tls && tls_};
   const MailArguments parsed = parse_mail_arguments(arguments, offered);
   if (parsed.error != ArgumentError::none) {
     on_argument_error(parsed.error, "501 5.1.7 Bad reverse-path\r\n");
@@ -237,6 +305,16 @@ void ServerSession::on_mail(std::string_view arguments) {
     reply_error("501 5.5.4 Held longer than is offered\r\n");
     return;
   }
+  const bool returns = parsed.deliver_by && parsed.deliver_by->returns;
+  const auto time_given = std::chrono::seconds(parsed.deliver_by ? parsed.deliver_by->seconds : 0);
+  if (returns && time_given < options_->deliver_by_min) {
+    reply_error("555 5.5.4 Less time than DELIVERBY asks for\r\n");
+    return;
+  }
+  if (returns && hold_until >= now + time_given) {
+    reply_error("501 5.5.4 Held longer than BY gives\r\n");
+    return;
+  }
   mail::Envelope& envelope = transaction_.emplace(std::move(spare_envelope_)).envelope;
   envelope.clear();
   envelope.set_reverse_path(parsed.reverse_path.text, parsed.reverse_path.domain_offset);
@@ -245,11 +323,24 @@ void ServerSession::on_mail(std::string_view arguments) {
   envelope.head.smtp_utf8 = parsed.smtp_utf8;
   envelope.head.dsn_return = parsed.dsn_return;
   // A stranger may step back, but not forward [RFC 6710 §8].
-  envelope.head.priority = trusted_ ? parsed.priority : std::min<std::int8_t>(parsed.priority, 0);
+  envelope.head.priority = trusted() ? parsed.priority : std::min<std::int8_t>(parsed.priority, 0);
   transaction_->priority_lowered = envelope.head.priority != parsed.priority;
   if (hold_until > now) envelope.head.hold_until = hold_until;
+  if (parsed.deliver_by) {
+    envelope.head.deliver_by = now + time_given;
+    envelope.head.deliver_by_returns = returns;
+    envelope.head.deliver_by_trace = parsed.deliver_by->trace;
+  }
+  envelope.head.require_tls = parsed.require_tls;
   envelope.set_dsn_envelope_id(parsed.envelope_id);
-  envelope.head.protocol = lmtp() ? mail::Protocol::lmtp : esmtp_ ? mail::Protocol::esmtp : mail::Protocol::smtp;
+  if (lmtp()) {
+    envelope.head.protocol = tls_ ? mail::Protocol::lmtps : mail::Protocol::lmtp;
+  } else {
+    using mail::Protocol;
+    envelope.head.protocol = !esmtp_         ? Protocol::smtp
+                             : user_.empty() ? (tls_ ? Protocol::esmtps : Protocol::esmtp)
+                                             : (tls_ ? Protocol::esmtpsa : Protocol::esmtpa);
+  }
   pending_ = Wait::mail_verdict;
 }
 
@@ -373,7 +464,7 @@ void ServerSession::on_chunk_command(std::string_view arguments) {
   } else if (transaction.envelope.recipient_count() == 0) {
     fail_chunk(lmtp() || transaction.recipients_tried == 0 ? out_of_order("RCPT first")
                                                            : mail::Reply{554, {5, 5, 1}, "No valid recipients"});
-  } else if (size_max != 0 && parsed.size > size_max - std::min(size_max, transaction.scanner.facts().size)) {
+  } else if (size_max != 0 && parsed.size > size_max - std::min(size_max, transaction.facts().size)) {
     fail_chunk({552, {5, 3, 4}, "Message too large"});
   } else if (first) {
     pending_ = Wait::data_verdict;
@@ -416,7 +507,7 @@ void ServerSession::on_chunk_end() {
   if (!transaction_) {
     reply_error(mail_first);
   } else if (chunk_last_) {
-    if (!transaction_->failure) transaction_->scanner.finish();
+    if (!transaction_->failure) transaction_->finish_content();
     on_content_end();
     return;
   } else if (transaction_->failure) {

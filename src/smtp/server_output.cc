@@ -107,6 +107,7 @@ void ServerSession::repeat_reply(std::string& sink, std::size_t begin, std::uint
 void ServerSession::close_with(std::string_view lines) {
   reply(lines);
   end_transaction();
+  exchange_.reset();
   content_ = {};
   phase_ = Phase::command;
   pending_ = Wait::bytes;
@@ -220,6 +221,8 @@ std::string farewell_line(const ServerOptions& options, Farewell reason) {
       return "421 4.3.2 " + options.hostname + " Too many connections, try again later\r\n";
     case Farewell::too_many_from_peer:
       return "421 4.7.0 " + options.hostname + " Too many connections from your address\r\n";
+    case Farewell::too_often_from_peer:
+      return "421 4.7.0 " + options.hostname + " Too many connections from your address in this minute\r\n";
     case Farewell::shutting_down:
       return "421 4.3.2 " + options.hostname + " Shutting down, closing connection\r\n";
   }

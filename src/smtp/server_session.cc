@@ -21,6 +21,7 @@
 #include <postern/mail/content.h>
 #include <postern/mail/envelope.h>
 #include <postern/mail/reply.h>
+#include <postern/sasl/digest.h>
 #include <postern/smtp/content_scanner.h>
 #include <postern/smtp/server_options.h>
 #include <postern/smtp/server_session.h>
@@ -29,6 +30,7 @@ namespace postern::smtp {
 namespace {
 
 constexpr std::string_view line_too_long = "500 5.5.2 Line too long\r\n";
+constexpr std::string_view auth_line_too_long = "500 5.5.6 Line too long\r\n";  // [RFC 4954 §4]
 constexpr std::string_view bad_line =
     "501 5.5.2 Lines end with CR LF and hold no other CR, LF or NUL, closing connection\r\n";
 
@@ -56,6 +58,7 @@ ServerSession::ServerSession(std::shared_ptr<const ServerOptions> options, Serve
     : options_(std::move(options)),
       facts_(std::move(facts)),
       now_(now),
+      waits_since_(now),
       deadline_at_(now + options_->command_idle),
       session_deadline_at_(now + options_->session_max) {
   POSTERN_CHECK(options_->reply_slots_max >= 1 && options_->reply_slots_max <= reply_slots_limit, "reply_slots_max");
@@ -65,6 +68,7 @@ ServerSession::ServerSession(std::shared_ptr<const ServerOptions> options, Serve
 Wait ServerSession::wait() const {
   const std::size_t open = open_slots();
   if (closing_) return open == 0 ? Wait::close : Wait::reply_slot;
+  if (pending_ == Wait::tls && open != 0) return Wait::reply_slot;  // its 220 stands behind them
   if (pending_ != Wait::bytes) return pending_;
   if (open == options_->reply_slots_max || (open != 0 && bytes_behind_slots() >= output_bytes_max))
     return Wait::reply_slot;
@@ -99,8 +103,15 @@ std::size_t ServerSession::on_bytes(Bytes bytes, Instant now) {
     }
   }
   // What stays behind a command that ends a group was sent before that command's reply was even made.
-  if (used < bytes.size() && group_ended_ && !closing_ && (pending_ != Wait::bytes || !all_replies_sent()))
+  // (What comes behind the 220 to STARTTLS is the handshake's.)
+  if (used < bytes.size() && group_ended_ && !closing_ &&
+      ((pending_ != Wait::bytes && pending_ != Wait::tls) || !all_replies_sent())) {
     early_input_ = true;
+    if (pending_ == Wait::tls) {
+      pending_ = Wait::bytes;
+      finish_command();
+    }
+  }
   return used;
 }
 
@@ -119,16 +130,26 @@ std::size_t ServerSession::read_command(Bytes bytes) {
       overlong_cr_ = c == '\r';
     }
   };
-  if (overlong_bytes_ + line_.size() + size > command_line_bytes_max) {
-    if (overlong_bytes_ == 0) note_overlong(line_);
+  // Of a line that has become too long, the piece is not the begin.
+  const bool auth =
+      overlong_bytes_ != 0 ? overlong_auth_ : line_.size() + size > command_line_bytes_max && is_auth_line(piece);
+  const std::size_t line_bytes_max = auth ? auth_line_bytes_max : command_line_bytes_max;
+  if (overlong_bytes_ + line_.size() + size > line_bytes_max) {
+    if (overlong_bytes_ == 0) {
+      overlong_auth_ = auth;
+      note_overlong(line_);
+    }
     line_.clear();
     note_overlong(piece);
     if (overlong_bytes_ > command_line_swallow_max) {
-      reply_error(line_too_long);
+      reply_error(overlong_auth_ ? auth_line_too_long : line_too_long);
       close_with({});
     } else if (lf != nullptr) {
       if (overlong_bad_) {
         close_with(bad_line);
+      } else if (overlong_auth_) {
+        end_auth(auth_line_too_long);
+        finish_command();
       } else {
         reply_error(line_too_long);
         finish_command();
@@ -136,6 +157,7 @@ std::size_t ServerSession::read_command(Bytes bytes) {
       overlong_bytes_ = 0;
       overlong_cr_ = false;
       overlong_bad_ = false;
+      overlong_auth_ = false;
     }
     return size;
   }
@@ -145,20 +167,30 @@ std::size_t ServerSession::read_command(Bytes bytes) {
     on_line(piece);
   } else {
     line_ += piece;
+    const bool secret = is_auth_line({});
     on_line(line_);
-    line_.clear();
+    if (secret) {
+      sasl::wipe(line_);
+    } else {
+      line_.clear();
+    }
   }
   return size;
 }
 
 void ServerSession::on_line(std::string_view line) {
+  retractable_reply_.reset();  // what is said to this line stands behind it
   line.remove_suffix(1);
   if (line.empty() || line.find('\r') != line.size() - 1 || line.find('\0') != std::string_view::npos) {
     close_with(bad_line);
     return;
   }
   line.remove_suffix(1);
-  on_command(parse_command(line));
+  if (exchange_ != nullptr) {
+    on_auth_line(line);
+  } else {
+    on_command(parse_command(line));
+  }
 }
 
 // --- content ---------------------------------------------------------------------------------------------------------
@@ -168,6 +200,7 @@ std::size_t ServerSession::read_data(Bytes bytes) {
   // What the scanner holds back is no longer in anyone's buffer. The next byte is scanned alone, so that the two make
   // one small piece of our own if they turn out to be content.
   const bool carry = held_back_ != 0;
+  const ContentScanner before = transaction.scanner;
   const ContentScanner::Piece piece = transaction.scanner.scan(carry ? bytes.first(1) : bytes);
   const bool done = transaction.scanner.done();
   const std::size_t held = piece.held.size();
@@ -179,6 +212,8 @@ std::size_t ServerSession::read_data(Bytes bytes) {
     content_ = bytes.first(piece.content);
   }
   held_back_ = done ? 0 : held_back_ - held + (piece.consumed - piece.content);
+  normalize_content(before, held);
+  if (done) transaction.finish_content();
   note_content_progress(piece.consumed);
   if (done && !closing_) {
     phase_ = Phase::command;
@@ -191,17 +226,38 @@ std::size_t ServerSession::read_chunk(Bytes bytes) {
   const auto size = static_cast<std::size_t>(std::min<std::uint64_t>(bytes.size(), chunk_left_));
   chunk_left_ -= size;
   if (transaction_ && !transaction_->failure) {
+    const ContentScanner before = transaction_->scanner;
     content_ = bytes.first(transaction_->scanner.scan(bytes.first(size)).content);
+    normalize_content(before, 0);
   }
   note_content_progress(size);
   if (chunk_left_ == 0 && !closing_) on_chunk_end();
   return size;
 }
 
+// content_ as it is to be handed out. `before`: the scanner before it found that; its first `held` bytes had been held
+// back.
+void ServerSession::normalize_content(const ContentScanner& before, std::size_t held) {
+  Transaction& transaction = *transaction_;
+  const mail::ContentFacts& facts = transaction.scanner.facts();
+  if (!options_->normalize_bare_lf || !facts.has_bare_lf || facts.form == mail::ContentForm::binary) return;
+  const bool first = transaction.normalizer == nullptr;
+  if (first) transaction.normalizer = std::make_unique<NewlineNormalizer>(before);
+  content_ = transaction.normalizer->append(content_, first ? held : 0);
+}
+
+void ServerSession::Transaction::finish_content() {
+  if (scanner.facts().form != mail::ContentForm::dot_stuffed) scanner.finish();
+  if (normalizer != nullptr) normalizer->finish();
+}
+
 // A trickle is silence: only progress_bytes_ in a lump move the deadline.
 void ServerSession::note_content_progress(std::size_t bytes) {
+  content_bytes_ += bytes;
   progress_bytes_ += bytes;
+  window_bytes_ += bytes;
   if (progress_bytes_ >= options_->data_progress_bytes) renew_deadline();
+  if (window_bytes_ >= options_->data_window_bytes) renew_data_window();
   const bool kept = transaction_ && !transaction_->dropped;
   if (kept && content_refusal().empty()) return;
   if (kept) {
@@ -209,14 +265,16 @@ void ServerSession::note_content_progress(std::size_t bytes) {
     content_dropped_ = true;
   }
   content_ = {};
-  swallowed_bytes_ += bytes;
-  if (swallowed_bytes_ > options_->swallow_bytes_max) close_with("552 5.3.4 Message too large, closing connection\r\n");
+  // Counted from the content's first byte, so that no one's cuts decide where this ends.
+  if (content_bytes_ > options_->message_bytes_max + options_->swallow_bytes_max) {
+    close_with("552 5.3.4 Message too large, closing connection\r\n");
+  }
 }
 
 // Why the content so far can never be accepted; empty: it may still be. The order is fixed, so that the answer depends
 // only on the whole content.
 std::string_view ServerSession::content_refusal() const {
-  const mail::ContentFacts& facts = transaction_->scanner.facts();
+  const mail::ContentFacts& facts = transaction_->facts();
   if (options_->message_bytes_max != 0 && facts.size > options_->message_bytes_max)
     return "552 5.3.4 Message too large\r\n";
   const bool binary = facts.form == mail::ContentForm::binary;
@@ -250,9 +308,10 @@ void ServerSession::on_content_end() {
 void ServerSession::begin_content(Phase phase) {
   phase_ = phase;
   progress_bytes_ = 0;
-  swallowed_bytes_ = 0;
+  content_bytes_ = 0;
   held_back_ = 0;
   renew_deadline();
+  renew_data_window();
 }
 
 FinishedTransaction ServerSession::take_transaction(mail::Envelope& envelope) {
@@ -260,7 +319,7 @@ FinishedTransaction ServerSession::take_transaction(mail::Envelope& envelope) {
   envelope.clear();
   std::swap(envelope, transaction_->envelope);
   spare_envelope_ = std::move(transaction_->envelope);
-  const FinishedTransaction finished{ReplySlot{next_slot_}, transaction_->scanner.facts()};
+  const FinishedTransaction finished{ReplySlot{next_slot_}, transaction_->facts()};
   const std::uint32_t replies = content_replies();
   transaction_.reset();
   if (forwarded_.address_given || forwarded_.hello_name) forwarded_ = {};
@@ -339,6 +398,7 @@ void ServerSession::on_identity_verdict(const Verdict& verdict, Instant now) {
     esmtp_ = false;
     hello_name_.clear();
     forwarded_ = {};
+    user_ = asserted_.login.value_or("");
     greet();
   } else {
     reply_refusal(verdict);
@@ -430,6 +490,7 @@ void ServerSession::on_data_verdict(const Verdict& verdict, Instant now) {
     return;
   }
   transaction.content_began = true;
+  transaction.normalizer.reset();
   if (transaction.chunked) {
     transaction.scanner.reset(transaction.envelope.head.body == mail::BodyType::binary_mime ? mail::ContentForm::binary
                                                                                             : mail::ContentForm::plain);
@@ -440,6 +501,32 @@ void ServerSession::on_data_verdict(const Verdict& verdict, Instant now) {
   begin_content(Phase::data);
   reply("354 End data with <CR><LF>.<CR><LF>\r\n");
   finish_command();
+}
+
+void ServerSession::on_tls_verdict(const Verdict& verdict, Instant now) {
+  take_verdict(Wait::tls_verdict, now);
+  if (!verdict.accepted()) {
+    reply_refusal(verdict);
+  } else {
+    end_transaction();
+    reply("220 2.0.0 Ready to start TLS\r\n");
+    if (!early_input_) pending_ = Wait::tls;
+  }
+  finish_command();
+}
+
+void ServerSession::on_secured(const TlsFacts& tls, Instant now) {
+  POSTERN_CHECK(pending_ == Wait::tls || pending_ == Wait::connect_verdict, "nobody asked for TLS");
+  note_time(now);
+  tls_ = tls;
+  if (pending_ == Wait::connect_verdict) return;
+  pending_ = Wait::bytes;
+  group_ended_ = false;
+  greeted_ = false;
+  esmtp_ = false;
+  user_.clear();
+  hello_name_.clear();
+  renew_deadline();
 }
 
 std::string_view ServerSession::hello_name() const {
@@ -454,18 +541,28 @@ mail::RecipientView ServerSession::recipient() const {
 
 void ServerSession::renew_deadline() {
   progress_bytes_ = 0;
+  waits_since_ = now_;
   deadline_at_ = now_ + (phase_ == Phase::command ? options_->command_idle : options_->data_idle);
 }
 
+// Not before a window has brought its bytes is there another one: so no client is measured against less than one.
+void ServerSession::renew_data_window() {
+  window_bytes_ = 0;
+  window_ends_at_ = options_->data_window_bytes == 0 ? never : now_ + options_->data_window;
+}
+
 Instant ServerSession::next_deadline() const {
-  if (closing_ || pending_ != Wait::bytes || open_slots() != 0) return never;
-  return std::min(deadline_at_, session_deadline_at_);
+  if (closing_ || (pending_ != Wait::bytes && pending_ != Wait::tls) || open_slots() != 0) return never;
+  Instant at = std::min(deadline_at_, session_deadline_at_);
+  if (idle_max_) at = std::min(at, waits_since_ + *idle_max_);
+  return phase_ == Phase::command ? at : std::min(at, window_ends_at_);
 }
 
 void ServerSession::on_deadline(Instant now) {
   note_time(now);
   if (now_ < next_deadline()) return;
-  reply_with_hostname("421 4.4.2 ", " Timeout, closing connection\r\n");
+  // Words would stand in the middle of a handshake.
+  if (pending_ != Wait::tls) reply_with_hostname("421 4.4.2 ", " Timeout, closing connection\r\n");
   close_with({});
 }
 
@@ -474,7 +571,7 @@ WallTime ServerSession::wall_now() const {
 }
 
 bool ServerSession::at_command_boundary() const {
-  return phase_ == Phase::command && pending_ == Wait::bytes && !closing_ &&
+  return phase_ == Phase::command && pending_ == Wait::bytes && !closing_ && exchange_ == nullptr &&
          !(transaction_ && transaction_->content_began);
 }
 

@@ -74,6 +74,7 @@ TEST(Config, DefaultsAreThoseOfTheManual) {
   EXPECT_EQ(options.smtp_client.refuse_networks.size(), 4u);
   EXPECT_THAT(options.retry.schedule, ElementsAre(minutes(1), minutes(5), minutes(15), minutes(30), hours(1)));
   EXPECT_EQ(options.retry.give_up_after, hours(96));
+  EXPECT_EQ(options.retry.warn_after, Duration::zero());
   ASSERT_EQ(options.dns.servers.size(), 1u);
   EXPECT_EQ(options.dns.servers[0].address.to_string(), "192.0.2.53");
   EXPECT_EQ(options.event_log.path, "/var/lib/postern/events.jsonl");
@@ -121,6 +122,13 @@ address = "unix:/run/smtp.sock"
 address = "systemd:smtp"
 [domains]
 accept = ["Example.test", ".sub.example.test"]
+[recipients]
+callout = true
+callout_timeout = "5s"
+callout_failure = "accept"
+callout_cache = 10
+callout_positive = "2h"
+callout_negative = "1m"
 [limits]
 message_bytes = "1MiB"
 recipients = 100
@@ -140,6 +148,7 @@ via = "maildir:/srv/{local}"
 [[route]]
 match = "*"
 via = "smtp:[127.0.0.1]:2526"
+callout = false
 [smtp_client]
 port = 2525
 tls = "none"
@@ -154,7 +163,7 @@ refuse_networks = []
 [retry]
 schedule = ["500ms", "2s"]
 give_up_after = "1h"
-warn_after = "never"
+warn_after = "30m"
 [dns]
 servers = ["127.0.0.1:5300"]
 [event_log]
@@ -177,6 +186,14 @@ listen = "127.0.0.1:8025"
   EXPECT_TRUE(options.listeners[1].address.is_unix());
   EXPECT_EQ(options.listeners[2].inherited, 3);
   EXPECT_THAT(options.accept_domains, ElementsAre("example.test", ".sub.example.test"));
+  EXPECT_TRUE(options.recipients.callout.usual);
+  EXPECT_EQ(options.recipients.callout.timeout, seconds(5));
+  EXPECT_EQ(options.recipients.callout.failure, shard::CalloutOptions::Failure::accept);
+  EXPECT_EQ(options.recipients.callout.cache, 10u);
+  EXPECT_EQ(options.recipients.callout.positive, hours(2));
+  EXPECT_EQ(options.recipients.callout.negative, minutes(1));
+  EXPECT_EQ(options.routes.at(0).callout, std::nullopt);
+  EXPECT_EQ(options.routes.at(1).callout, false);
   EXPECT_EQ(options.limits.message_bytes, 1u << 20);
   EXPECT_EQ(options.limits.recipients, 100u);
   EXPECT_EQ(options.limits.connections, 10u);
@@ -203,6 +220,7 @@ listen = "127.0.0.1:8025"
   EXPECT_TRUE(options.smtp_client.refuse_networks.empty());
   EXPECT_THAT(options.retry.schedule, ElementsAre(milliseconds(500), seconds(2)));
   EXPECT_EQ(options.retry.give_up_after, hours(1));
+  EXPECT_EQ(options.retry.warn_after, minutes(30));
   ASSERT_EQ(options.dns.servers.size(), 1u);
   EXPECT_EQ(options.dns.servers[0].port, 5300);
   EXPECT_EQ(options.event_log.path, "-");
@@ -246,7 +264,10 @@ const Fault faults[] = {
     {"received_hops = 50", "1: received_hops: unknown key", "did you mean limits.received_hops?"},
     {"zebra = 5", "1: zebra: unknown key", "--print-config"},
     {"[limit]\nrecipients = 5", "1: limit: unknown key", "did you mean limits?"},
-    {"[tls]\n[[tls.certificate]]\nchain = \"x\"", "1: tls: not implemented", "remove it"},
+    {"[tls]\n[[tls.certificate]]\nchain = \"x\"", "2: tls.certificate.key: missing", "key.pem"},
+    {"[[tls.certificate]]\nchain = \"x\"\nkey = \"\"", "3: tls.certificate.key: empty", "PEM"},
+    {"[tls.certificate]\nchain = \"x\"", "1: tls.certificate: there may be several", "[[tls.certificate]]"},
+    {"[tls]\ncertificat = 1", "2: tls.certificat: unknown key", ""},
     {"[domains]\naccept = \"example.test\"", "2: domains.accept: ", "a list of texts"},
     {"[domains]\naccept = [\n\"good.test\",\n\"bad domain\"]", "4: domains.accept: ", "no domain"},
     {"[domains]\naccept = [3]", "2: domains.accept: ", "a list of texts"},
@@ -258,6 +279,13 @@ const Fault faults[] = {
     {"[limits]\nmessage_bytes = \"1B\"", "2: limits.message_bytes: ", "out of range"},
     {"[limits]\nmessage_bytes = \"50 megabytes\"", "2: limits.message_bytes: ", "\"50MiB\""},
     {"[limits]\nmessage_bytes = -1", "2: limits.message_bytes: ", "\"50MiB\""},
+    {"[recipients]\ncallout = \"yes\"", "2: recipients.callout: ", "true or false"},
+    {"[recipients]\ncallout_timeout = \"5m\"", "2: recipients.callout_timeout: ", "1s … 4m"},
+    {"[recipients]\ncallout_failure = \"reject\"", "2: recipients.callout_failure: ", "defer"},
+    {"[recipients]\ncallout_cache = 1", "2: recipients.callout_cache: ", "2 … 1000000"},
+    {"[recipients]\ncallout_positive = \"0s\"", "2: recipients.callout_positive: ", "1s … "},
+    {"[recipients]\ncallout_negative = \"31d\"", "2: recipients.callout_negative: ", "1s … "},
+    {"[[route]]\nmatch = \"*\"\nvia = \"discard\"\ncallout = true", "4: route.callout: ", "no next hop"},
     {"[limits]\nrecipients = 0", "2: limits.recipients: ", "1 … 65535"},
     {"[limits]\nconnections = 0", "2: limits.connections: ", "1 … 1000000"},
     {"[limits]\nconnections_per_peer = 99999999999", "2: limits.connections_per_peer: ", "out of range"},
@@ -285,20 +313,48 @@ const Fault faults[] = {
     {"[[route]]\nmatch = \"*\"\nvia = \"mx\"\nwhy = 1", "4: route.why: unknown key", ""},
     {"[route]\nmatch = \"*\"", "1: route: there may be several", "[[route]]"},
     {"[smtp_client]\nport = 0", "2: smtp_client.port: ", "1 … 65535"},
-    {"[smtp_client]\ntls = \"opportunistic\"", "2: smtp_client.tls: ", "not implemented"},
+    {"[smtp_client]\ntls = \"always\"", "2: smtp_client.tls: ", "\"verified\""},
+    {"[smtp_client]\ntls_key = \"key.pem\"", "2: smtp_client.tls_certificate: missing", "cert.pem"},
+    {"[smtp_client]\ntls_certificate = \"cert.pem\"", "2: smtp_client.tls_key: missing", "key.pem"},
+    {"[smtp_client]\ntls_authorities = \"no.pem\"", "1: smtp_client.tls_authorities: /", "name a PEM file"},
+    {"[[route]]\nmatch = \"*\"\nvia = \"mx\"\ntls = \"yes\"", "4: route.tls: ", "\"required\""},
+    {"[[route]]\nmatch = \"*\"\nvia = \"mx\"\ntls = \"verified\"\ntls_names = [\"*.example.net\"]",
+     "5: route.tls_names: ", "without a wildcard"},
+    {"[[route]]\nmatch = \"*\"\nvia = \"mx\"\ntls_names = [\"mx.example.net\"]", "4: route.tls_names: has no effect",
+     "\"verified\""},
+    {"[[route]]\nmatch = \"*\"\nvia = \"maildir:/srv/mail\"\ntls = \"required\"", "4: route.tls: has no effect",
+     "remove it"},
+    {"[[route]]\nmatch = \"*\"\nvia = \"lmtp:unix:/run/store\"\ntls = \"none\"", "4: route.tls: has no effect",
+     "remove it"},
     {"[smtp_client]\nconnections_per_path = 0", "2: smtp_client.connections_per_path: ", "1 … 10000"},
     {"[smtp_client]\nidle_seconds = 301", "2: smtp_client.idle_seconds: ", "0 … 300"},
     {"[smtp_client]\nrecipients = 0", "2: smtp_client.recipients: ", "1 … 1000"},
+    {"[smtp_client]\nconnections = 0", "2: smtp_client.connections: ", "1 … 1000000"},
+    {"[smtp_client]\nconnections = 1000001", "2: smtp_client.connections: ", "1 … 1000000"},
+    {"[tls]\nhandshakes = 0", "2: tls.handshakes: ", "1 … 1000000"},
+    {"[tls]\nhandshakes = 1000001", "2: tls.handshakes: ", "1 … 1000000"},
+    {"[tls]\nhandshakes_per_peer = 1000001", "2: tls.handshakes_per_peer: ", "0 … 1000000"},
+    {"[tls]\nhandshake_timeout = \"500ms\"", "2: tls.handshake_timeout: ", "1s … 10m"},
+    {"[tls]\nhandshake_timeout = \"11m\"", "2: tls.handshake_timeout: ", "1s … 10m"},
     {"[smtp_client]\nmessages_per_connection = 0", "2: smtp_client.messages_per_connection: ", "1 … 1000000"},
     {"[smtp_client]\nconnect_timeout = \"0s\"", "2: smtp_client.connect_timeout: ", "1s … 5m"},
     {"[smtp_client]\nreply_timeout = \"2h\"", "2: smtp_client.reply_timeout: ", "1s … 1h"},
     {"[smtp_client]\ncontent_timeout = \"2h\"", "2: smtp_client.content_timeout: ", "1s … 1h"},
     {"[smtp_client]\nrefuse_networks = [\"10.0.0.0/33\"]", "2: smtp_client.refuse_networks: ", "\"192.0.2.0/24\""},
+    {"[limits]\nconnection_rate_per_peer = \"30\"", "2: limits.connection_rate_per_peer: \"30\" is no rate",
+     "\"30/min\""},
+    {"[limits]\nmessage_rate_per_peer = 30", "2: limits.message_rate_per_peer: ", ""},
+    {"[limits]\nmin_data_rate = -1", "2: limits.min_data_rate: ", "0 … 1000000"},
+    {"[[listener]]\naddress = \"0.0.0.0:25\"\nbare_newline = \"keep\"", "3: listener.bare_newline: ", "normalize"},
+    {"[[listener]]\naddress = \"0.0.0.0:25\"\ngreeting_delay = \"2m\"", "3: listener.greeting_delay: ", "0 … 1m"},
+    {"[[listener]]\naddress = \"0.0.0.0:25\"\ndeliver_by_min = \"25h\"", "3: listener.deliver_by_min: ", "… "},
     {"[retry]\nschedule = []", "2: retry.schedule: empty", "[\"1m\", \"5m\", \"1h\"]"},
     {"[retry]\nschedule = [\"1x\"]", "2: retry.schedule: ", "\"30s\""},
     {"[retry]\nschedule = [\"1ms\"]", "2: retry.schedule: ", "100ms … "},
     {"[retry]\ngive_up_after = \"60d\"", "2: retry.give_up_after: ", "out of range"},
-    {"[retry]\nwarn_after = \"4h\"", "2: retry.warn_after: ", "not implemented"},
+    {"[retry]\nwarn_after = \"often\"", "2: retry.warn_after: \"often\": ", "\"4d\""},
+    {"[retry]\nwarn_after = \"100ms\"", "2: retry.warn_after: ", "1s … "},
+    {"[retry]\nwarn_after = \"4d\"", "2: retry.warn_after: has no effect", "or less"},
     {"[dns]\nservers = [\"dns.example\"]", "2: dns.servers: ", "\"127.0.0.1:5300\""},
     {"[dns]\nservers = "
      "[\"1.1.1.1\",\"1.1.1.1\",\"1.1.1.1\",\"1.1.1.1\",\"1.1.1.1\",\"1.1.1.1\",\"1.1.1.1\",\"1.1.1.1\",\"1.1.1.1\"]",
@@ -308,8 +364,17 @@ const Fault faults[] = {
     {"[[listener]]\nservice = \"mx\"", "1: listener.address: missing", "0.0.0.0:25"},
     {"[[listener]]\naddress = \"25\"", "2: listener.address: ", "no address"},
     {"[[listener]]\naddress = \"systemd:other\"", "2: listener.address: ", "FileDescriptorName="},
-    {"[[listener]]\naddress = \"127.0.0.1:26\"\nservice = \"submission\"", "3: listener.service: ", "not implemented"},
-    {"[[listener]]\naddress = \"127.0.0.1:26\"\ntls = \"required\"", "3: listener.tls: ", "not implemented"},
+    {"[[listener]]\naddress = \"127.0.0.1:26\"\nservice = \"submissions\"", "3: listener.service: TLS needs",
+     "[[tls.certificate]]"},
+    {"[[listener]]\naddress = \"127.0.0.1:26\"\ntls = \"always\"", "3: listener.tls: ", "\"required\""},
+    {"[[listener]]\naddress = \"127.0.0.1:26\"\nclient_certificates = \"required\"",
+     "3: listener.client_certificates: has no effect", "beside it"},
+    {"[[listener]]\naddress = \"127.0.0.1:26\"\nclient_authorities = \"ca.pem\"",
+     "3: listener.client_authorities: has no effect", "beside it"},
+    {"[[listener]]\naddress = \"127.0.0.1:26\"\nrelay_certificates = [\"ab:cd\"]",
+     "3: listener.relay_certificates: ", "openssl x509"},
+    {"[[listener]]\naddress = \"127.0.0.1:26\"\ntls = \"required\"", "3: listener.tls: TLS needs",
+     "[[tls.certificate]]"},
     {"[[listener]]\naddress = \"127.0.0.1:26\"\nproxy_protocol_from = [\"balancer\"]",
      "3: listener.proxy_protocol_from: ", "\"192.0.2.0/24\""},
     {"[[listener]]\naddress = \"127.0.0.1:26\"\nxclient_from = 3", "3: listener.xclient_from: ", "a list of texts"},

@@ -4,6 +4,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <postern/base/date.h>
 #include <postern/dsn/composer.h>
 
 namespace postern::dsn {
@@ -162,6 +163,79 @@ TEST(Composer, TellsOfSuccessWhereItWasAskedFor) {
                               "Diagnostic-Code"),
                     Not(HasSubstr("quiet@example.test")), Not(HasSubstr("could not be delivered"))));
   // Without a failure RET=FULL returns the header alone.
+  EXPECT_THAT(dsn->content, AllOf(HasSubstr("Content-Type: text/rfc822-headers\r\n"), Not(HasSubstr("Body line"))));
+}
+
+TEST(Composer, TellsOfADelayUnlessNotifyLacksIt) {
+  Case c;
+  c.envelope.head.dsn_return = mail::DsnReturn::full;
+  c.add("waits@example.test");
+  c.add("asked@example.test", {mail::Notify::delay});
+  c.add("lacks@example.test", {mail::Notify::failure | mail::Notify::success});
+  c.add("never@example.test", {mail::Notify::never});
+  for (ReportedRecipient& recipient : c.failed) {
+    recipient.action = Action::delayed;
+    recipient.reply = {.code = 450, .status = {4, 2, 2}, .text = "Mailbox full"};
+    recipient.retried_until = arrival + std::chrono::hours(120);
+  }
+  c.failed[1].reply = {.code = 0, .status = {}, .text = ""};
+  c.failed[1].remote_mta = {};
+  c.failed[1].last_attempt_at = {};
+  const auto dsn = c.compose();
+  ASSERT_TRUE(dsn);
+  expect_well_formed(*dsn);
+  const std::string until = "Will-Retry-Until: " + format_rfc5322_date(arrival + std::chrono::hours(120)) + "\r\n";
+  EXPECT_THAT(
+      dsn->content,
+      AllOf(HasSubstr("Subject: Delayed mail: 2 of your recipients"), HasSubstr("It will be tried again"),
+            HasSubstr("Final-Recipient: rfc822; waits@example.test\r\nAction: delayed\r\nStatus: 4.2.2\r\n"
+                      "Remote-MTA: dns; mx.example.test\r\nDiagnostic-Code: smtp; 450 4.2.2 Mailbox full\r\n"
+                      "Last-Attempt-Date: " +
+                      format_rfc5322_date(now) + "\r\n" + until),
+            HasSubstr("Final-Recipient: rfc822; asked@example.test\r\nAction: delayed\r\nStatus: 4.0.0\r\n" + until),
+            Not(HasSubstr("lacks@")), Not(HasSubstr("never@")), Not(HasSubstr("could not be delivered")),
+            Not(HasSubstr("Body line"))));
+}
+
+TEST(Composer, TellsWhatTheSendersTimeHasLedTo) {
+  Case c;
+  c.envelope.head.deliver_by = now - std::chrono::seconds(1);
+  c.add("late@example.test", {mail::Notify::failure});
+  c.add("relayed@example.test", {mail::Notify::failure});
+  c.add("never@example.test", {mail::Notify::never});
+  c.failed[0].action = c.failed[2].action = Action::delayed;
+  c.failed[1].action = Action::relayed;
+  auto dsn = c.compose();
+  ASSERT_TRUE(dsn);
+  expect_well_formed(*dsn);
+  EXPECT_THAT(dsn->content,
+              AllOf(HasSubstr("Deliver-By-Date: " + format_rfc5322_date(now - std::chrono::seconds(1)) + "\r\n"),
+                    HasSubstr("late@example.test\r\nAction: delayed\r\nStatus: 4.4.7\r\n"),
+                    HasSubstr("relayed@example.test\r\nAction: relayed\r\n"), Not(HasSubstr("never@"))));
+  EXPECT_EQ(dsn->envelope.head.deliver_by, WallTime{});
+  // By-mode R: a delay is what warn_after makes of it, a relay nobody's business but for a trace; late is failed.
+  c.envelope.head.deliver_by_returns = true;
+  EXPECT_FALSE(c.compose());
+  c.envelope.head.deliver_by_trace = true;
+  dsn = c.compose();
+  ASSERT_TRUE(dsn);
+  EXPECT_THAT(dsn->content, AllOf(HasSubstr("Action: relayed\r\n"), Not(HasSubstr("Action: delayed\r\n"))));
+  c.failed[0].action = Action::failed;
+  c.failed[0].expired = true;
+  dsn = c.compose();
+  ASSERT_TRUE(dsn);
+  EXPECT_THAT(dsn->content, HasSubstr("Action: failed\r\nStatus: 5.4.7\r\n"));
+}
+
+TEST(Composer, ReturnsTheHeaderAloneOfWhatRequiredTls) {
+  Case c;
+  c.envelope.head.require_tls = true;
+  c.envelope.head.dsn_return = mail::DsnReturn::full;
+  c.add("user@example.test");
+  const auto dsn = c.compose();
+  ASSERT_TRUE(dsn);
+  EXPECT_TRUE(dsn->envelope.head.require_tls);
+  EXPECT_FALSE(returns_content(c.envelope, c.original.facts, c.options));
   EXPECT_THAT(dsn->content, AllOf(HasSubstr("Content-Type: text/rfc822-headers\r\n"), Not(HasSubstr("Body line"))));
 }
 

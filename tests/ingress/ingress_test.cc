@@ -46,6 +46,12 @@ class FakeDoor final : public Door {
     calls.push_back("recipient " + std::string(forward_path.text));
     return recipient_refusal ? &*recipient_refusal : nullptr;
   }
+  bool asks_next_hops() const override { return hop_answer.has_value(); }
+  HopAnswer ask_next_hop(const mail::PathView& forward_path, const Asker& asker, Instant /*since*/) override {
+    calls.push_back("ask " + std::string(forward_path.text));
+    askers.push_back(asker);
+    return *hop_answer;
+  }
   Woken wake(std::string_view domain) override {
     calls.push_back("wake " + std::string(domain));
     return Woken::waiting;
@@ -96,6 +102,8 @@ class FakeDoor final : public Door {
   }
 
   std::optional<mail::Reply> mail_refusal, recipient_refusal;
+  std::optional<HopAnswer> hop_answer;  // nullopt: next hops are not asked
+  std::vector<Asker> askers;
   std::uint64_t memory_bytes = 64u << 20;
   Status spool;
   std::vector<std::string> calls;
@@ -112,14 +120,26 @@ class Notes final : public Observer {
   void on_connected(const io::Address&) override { ++connected; }
   void on_disconnected(const io::Address&, std::uint32_t messages) override { disconnected.push_back(messages); }
   void on_turned_away(const io::Address&, std::string_view line) override { turned_away.emplace_back(line); }
+  void on_stress(bool begins, std::uint32_t) override { stress.push_back(begins); }
+  void on_secured(const io::Address&, const net::TlsFacts& facts) override { secured.emplace_back(facts.version); }
+  void on_tls_failed(const io::Address&, const Status& status) override { tls_failed.emplace_back(message_of(status)); }
+  void on_tls_refused(const io::Address&, std::string_view line) override { tls_failed.emplace_back(line); }
+  void on_authenticated(const io::Address&, std::string_view user, std::string_view mechanism) override {
+    authenticated.push_back(std::string(user) + " " + std::string(mechanism));
+  }
+  void on_auth_failed(const io::Address&, std::string_view user, std::string_view mechanism,
+                      const mail::Reply& reply) override {
+    auth_failed.push_back(std::string(user) + " " + std::string(mechanism) + " " + reply.to_log_text());
+  }
   void on_rejected(const io::Address&, const mail::Envelope*, std::string_view recipient,
                    const mail::Reply& reply) override {
     rejected.push_back(std::string(recipient) + " " + reply.to_log_text());
   }
 
   int connected = 0;
+  std::vector<bool> stress;
   std::vector<std::uint32_t> disconnected;
-  std::vector<std::string> turned_away, rejected;
+  std::vector<std::string> turned_away, rejected, secured, tls_failed, authenticated, auth_failed;
 };
 
 constexpr std::uint32_t connections_limit = 6;
@@ -136,23 +156,28 @@ struct IngressTest : testing::Test {
     EXPECT_EQ(static_cast<std::size_t>(notes.connected), notes.disconnected.size());
   }
 
-  void start(IngressOptions options = {}) {
-    auto session = std::make_shared<smtp::ServerOptions>();
+  void start(IngressOptions options = {}, ListenerContext context = {}, smtp::ServerOptions of_sessions = {}) {
+    auto session = std::make_shared<smtp::ServerOptions>(std::move(of_sessions));
     session->hostname = "mx.test";
+    context.session = std::move(session);
     const std::vector<std::string> accept{"here.test"};
     ingress.emplace(Ingress::Setup{
         .connections = net.table,
+        .dispatcher = net.dispatcher,
         .timers = net.wheel,
         .loop = *net.loop,
         .door = door,
         .observer = notes,
         .connection_count = count,
         .peer_counts = peers,
+        .handshake_rates = handshake_rates,
+        .connection_rates = connection_rates,
+        .message_rates = message_rates,
+        .auth_failures = failures,
         .relay_policy = std::make_shared<const policy::RelayPolicy>(*policy::RelayPolicy::make(accept, "mx.test")),
         .options = options});
-    const Status status =
-        ingress->listen(net.dispatcher, io::Address::ip(IpAddress::v4({127, 0, 0, 1}), 0), -1,
-                        std::make_shared<const ListenerContext>(ListenerContext{std::move(session), {}}));
+    const Status status = ingress->listen(net.dispatcher, io::Address::ip(IpAddress::v4({127, 0, 0, 1}), 0), -1,
+                                          std::make_shared<const ListenerContext>(std::move(context)));
     ASSERT_TRUE(status.ok()) << status.ToString();
     address = ingress->addresses().front();
   }
@@ -223,6 +248,10 @@ struct IngressTest : testing::Test {
   Notes notes;
   ConnectionCount count{connections_limit};
   policy::PeerCounts peers{per_peer_limit, 42};
+  policy::PeerRates handshake_rates{7};
+  policy::PeerRates connection_rates{8};
+  policy::PeerRates message_rates{9};
+  policy::FailureLimit failures{42};
   std::optional<Ingress> ingress;
   io::Address address;
 };
@@ -274,13 +303,42 @@ TEST_F(IngressTest, PolicyAndDoorAreAskedInTurn) {
               ElementsAre(" 452 4.3.1 full", StartsWith("u@elsewhere.test 550 5.7.1"), "u@here.test 550 5.1.1 nobody"));
 }
 
+TEST_F(IngressTest, TheNextHopsAnswerIsWaitedFor) {
+  start();
+  const auto peer = behind_rcpt();
+  const mail::Reply nobody{550, {5, 1, 1}, "nobody there"};
+  door.hop_answer = Door::HopAnswer{Door::HopAnswer::Kind::refused, &nobody};
+  EXPECT_EQ(ask(*peer, "RCPT TO:<a@here.test>\r\n"), "550 5.1.1 nobody there\r\n");
+  door.hop_answer = Door::HopAnswer{Door::HopAnswer::Kind::taken, nullptr};
+  EXPECT_THAT(ask(*peer, "RCPT TO:<b@here.test>\r\n"), StartsWith("250 "));
+
+  door.hop_answer = Door::HopAnswer{Door::HopAnswer::Kind::later, nullptr};
+  send(*peer, "RCPT TO:<c@here.test>\r\nRCPT TO:<d@here.test>\r\n");
+  wait_for([&] { return door.askers.size() == 3; });
+  net.run_for(milliseconds(20));
+  peer->receive();
+  EXPECT_EQ(peer->received, "") << "neither c's reply nor d's, which comes behind it";
+  ingress->on_recipient_answered(door.askers[2], nullptr, net.loop->now());
+  EXPECT_THAT(reply(*peer), StartsWith("250 "));
+  wait_for([&] { return door.askers.size() == 4; });
+  ingress->on_recipient_answered(door.askers[3], &nobody, net.loop->now());
+  EXPECT_EQ(reply(*peer), "550 5.1.1 nobody there\r\n");
+
+  // Whoever has gone is told nothing.
+  send(*peer, "RCPT TO:<e@here.test>\r\n");
+  wait_for([&] { return door.askers.size() == 5; });
+  peer->reset();
+  wait_for([&] { return notes.disconnected.size() == 1; });
+  ingress->on_recipient_answered(door.askers[4], &nobody, net.loop->now());
+}
+
 TEST_F(IngressTest, RecipientsThatAreUnknownAreRefusedAndAliasesBecomeTheirTargets) {
   start();
   policy::RecipientTableBuilder builder('+');
   ASSERT_TRUE(builder.add_lines("u0@here.test\nall@here.test: u0@here.test, out@there.test\n", "file").ok());
   const std::vector<std::string> ours{"here.test"};
   ingress->set_policy(std::make_shared<const policy::RelayPolicy>(*policy::RelayPolicy::make(ours, "mx.test")),
-                      std::make_shared<const policy::RecipientTable>(*std::move(builder).finish()));
+                      std::make_shared<const policy::RecipientTable>(*std::move(builder).finish()), nullptr);
   const auto peer = behind_rcpt();
   EXPECT_THAT(ask(*peer, "RCPT TO:<nobody@here.test>\r\n"), StartsWith("550 5.1.1 "));
   EXPECT_THAT(ask(*peer, "RCPT TO:<postmaster>\r\n"), StartsWith("250 "));
@@ -299,6 +357,170 @@ TEST_F(IngressTest, RecipientsThatAreUnknownAreRefusedAndAliasesBecomeTheirTarge
   EXPECT_EQ(envelope.recipient(1).forward_path.text, "postmaster");
   EXPECT_EQ(envelope.recipient(2).forward_path.text, "out@there.test");
   EXPECT_EQ(envelope.recipient(2).original_recipient, "rfc822;all@here.test");
+  accept(0);
+  EXPECT_THAT(reply(*peer), StartsWith("250 "));
+}
+
+TEST_F(IngressTest, AGreetingThatIsPutOffComesToWhoWaitsForIt) {
+  ListenerContext context;
+  context.greeting_delay = milliseconds(300);
+  start({}, context);
+  const Instant began = net.loop->now();
+  Peer patient(address);
+  Peer eager(address);
+  wait_for([&] { return notes.connected == 2; });
+  send(eager, "EHLO client.test\r\n");
+  EXPECT_THAT(reply(eager), StartsWith("220 mx.test "));
+  EXPECT_THAT(reply(eager), StartsWith("554 5.5.0 "));
+  EXPECT_TRUE(ended(eager));
+  EXPECT_THAT(reply(patient), StartsWith("220 mx.test "));
+  EXPECT_GE(net.loop->now() - began, milliseconds(300));
+  EXPECT_THAT(ask(patient, "EHLO client.test\r\n"), StartsWith("250-mx.test"));
+}
+
+TEST_F(IngressTest, AGreetingIsNotPutOffForPeersThatMayRelay) {
+  ListenerContext context;
+  context.greeting_delay = std::chrono::minutes(1);
+  context.relay_from = policy::NetworkSet({*IpNetwork::parse("127.0.0.0/8")});
+  start({}, context);
+  Peer peer(address);
+  EXPECT_THAT(reply(peer), StartsWith("220 mx.test "));
+}
+
+TEST_F(IngressTest, WhoWaitsForItsGreetingAtTheEndIsToldAndGoes) {
+  ListenerContext context;
+  context.greeting_delay = std::chrono::minutes(1);
+  start({}, context);
+  Peer peer(address);
+  Peer gone(address);
+  wait_for([&] { return notes.connected == 2; });
+  gone.close();
+  wait_for([&] { return notes.disconnected.size() == 1; });
+  ingress->shut_down();
+  EXPECT_THAT(reply(peer), StartsWith("421 4.3.2 "));
+  EXPECT_TRUE(ended(peer));
+}
+
+TEST_F(IngressTest, ConnectionsOfAMinuteAreCountedByPeer) {
+  ListenerContext context;
+  context.connections_per_minute = 2;
+  start({}, context);
+  // Over the border of a minute a third would be within the rate.
+  const auto minute = [&] { return net.loop->now().time_since_epoch() / std::chrono::minutes(1); };
+  const auto began = minute();
+  for (int i = 0; i < 2; ++i) {
+    Peer peer(address);
+    EXPECT_THAT(reply(peer), StartsWith("220 mx.test "));
+  }
+  Peer third(address);
+  const std::string answer = reply(third);
+  if (minute() != began) GTEST_SKIP() << "a minute has passed";
+  EXPECT_THAT(answer, StartsWith("421 4.7.0 mx.test Too many connections from your address in this minute"));
+  EXPECT_TRUE(ended(third));
+  EXPECT_EQ(notes.turned_away.size(), 1u);
+}
+
+TEST_F(IngressTest, MessagesOfAMinuteAreCountedByPeer) {
+  ListenerContext context;
+  context.messages_per_minute = 1;
+  start({}, context);
+  const auto minute = [&] { return net.loop->now().time_since_epoch() / std::chrono::minutes(1); };
+  const auto began = minute();
+  Peer peer(address);
+  (void)reply(peer);
+  (void)ask(peer, "EHLO client.test\r\n");
+  door.mail_refusal = mail::Reply{452, {4, 3, 1}, "full"};
+  EXPECT_THAT(ask(peer, "MAIL FROM:<a@client.test>\r\n"), StartsWith("452 "));  // and does not count
+  door.mail_refusal.reset();
+  EXPECT_THAT(ask(peer, "MAIL FROM:<a@client.test>\r\n"), StartsWith("250 "));
+  EXPECT_THAT(ask(peer, "RSET\r\n"), StartsWith("250 "));
+  const std::string answer = ask(peer, "MAIL FROM:<a@client.test>\r\n");
+  if (minute() != began) GTEST_SKIP() << "a minute has passed";
+  EXPECT_THAT(answer, StartsWith("450 4.7.1 "));
+  EXPECT_EQ(notes.rejected.size(), 2u);
+}
+
+TEST_F(IngressTest, NegativeRepliesTakeEverLonger) {
+  ListenerContext context;
+  context.error_delay = milliseconds(100);
+  start({}, context);
+  Peer peer(address);
+  (void)reply(peer);
+  (void)ask(peer, "EHLO client.test\r\n");
+  const auto elapsed = [&](std::string_view command, std::string_view wanted) {
+    const Instant began = net.loop->now();
+    EXPECT_THAT(ask(peer, command), StartsWith(std::string(wanted)));
+    return net.loop->now() - began;
+  };
+  for (int i = 0; i < 3; ++i) EXPECT_LT(elapsed("WHAT\r\n", "500 "), milliseconds(100));
+  EXPECT_GE(elapsed("WHAT\r\n", "500 "), milliseconds(100));
+  EXPECT_GE(elapsed("DATA\r\n", "503 "), milliseconds(200));
+  EXPECT_LT(elapsed("MAIL FROM:<a@client.test>\r\n", "250 "), milliseconds(100));
+  EXPECT_GE(elapsed("RCPT TO:<u@elsewhere.test>\r\n", "550 "), milliseconds(400));
+  EXPECT_LT(elapsed("RCPT TO:<u@here.test>\r\n", "250 "), milliseconds(100));
+  (void)ask(peer, "DATA\r\n");
+  send(peer, small_content + ".\r\n");
+  wait_for([&] { return door.taken.size() == 1; });
+  accept(0);
+  EXPECT_THAT(reply(peer), StartsWith("250 "));
+  EXPECT_LT(elapsed("WHAT\r\n", "500 "), milliseconds(100));
+}
+
+TEST_F(IngressTest, WhoSpeaksOnWhileItsReplyWaitsLosesNothing) {
+  ListenerContext context;
+  context.error_delay = milliseconds(50);
+  start({}, context);
+  Peer peer(address);
+  (void)reply(peer);
+  (void)ask(peer, "EHLO client.test\r\n");
+  send(peer, "A\r\nB\r\nC\r\nD\r\nRSET\r\nMAIL FROM:<a@client.test>\r\n");
+  send(peer, "RCPT TO:<u@here.test>\r\n");
+  for (int i = 0; i < 4; ++i) EXPECT_THAT(reply(peer), StartsWith("500 "));
+  for (int i = 0; i < 3; ++i) EXPECT_THAT(reply(peer), StartsWith("250 "));
+}
+
+TEST_F(IngressTest, IdleClientsGoSoonerWhenConnectionsRunShort) {
+  IngressOptions options;
+  options.stress_percent = 50;  // three of six
+  options.stress_idle = milliseconds(200);
+  start(options);
+  const auto first = behind_rcpt();
+  Peer second(address);
+  EXPECT_THAT(reply(second), StartsWith("220 "));
+  net.run_for(milliseconds(300));
+  EXPECT_TRUE(notes.stress.empty());
+  Peer third(address);
+  EXPECT_THAT(reply(third), StartsWith("220 "));
+  EXPECT_THAT(notes.stress, ElementsAre(true));
+  // Whoever has been waited for that long already is closed at once, and who comes is closed in time.
+  EXPECT_THAT(reply(*first), StartsWith("421 4.4.2 "));
+  EXPECT_THAT(reply(third), StartsWith("421 4.4.2 "));
+  EXPECT_TRUE(ended(*first));
+  EXPECT_TRUE(ended(second));
+  EXPECT_TRUE(ended(third));
+  wait_for([&] { return ingress->connection_count() == 0; });
+  ingress->on_tick(net.loop->now());
+  EXPECT_THAT(notes.stress, ElementsAre(true, false));
+  Peer fourth(address);
+  EXPECT_THAT(reply(fourth), StartsWith("220 "));
+  net.run_for(milliseconds(300));
+  EXPECT_THAT(ask(fourth, "NOOP\r\n"), StartsWith("250 "));
+}
+
+TEST_F(IngressTest, BareLineFeedsAreKeptAsLinesWhereTheyAreTaken) {
+  smtp::ServerOptions session;
+  session.normalize_bare_lf = true;
+  start({}, {}, session);
+  const auto peer = behind_data();
+  std::string sent, kept;
+  for (int i = 0; i < 100'000; ++i) {
+    sent += i % 5 == 0 ? ".\n" : "\n";
+    kept += i % 5 == 0 ? "..\r\n" : "\r\n";
+  }
+  send(*peer, sent + "\r\n.\r\n");
+  wait_for([&] { return door.taken.size() == 1; });
+  EXPECT_TRUE(FakeDoor::content_of(door.taken[0]) == kept + "\r\n");
+  EXPECT_EQ(door.taken[0].message->facts.size, kept.size() + 2);
   accept(0);
   EXPECT_THAT(reply(*peer), StartsWith("250 "));
 }

@@ -27,7 +27,9 @@ Envelope full_envelope() {
                    .priority = -9,
                    .tenant = 77,
                    .hold_until = WallTime(std::chrono::seconds(1'795'000'100)),
-                   .deliver_by = WallTime(std::chrono::seconds(-5))};
+                   .deliver_by = WallTime(std::chrono::seconds(-5)),
+                   .deliver_by_returns = true,
+                   .deliver_by_trace = true};
   envelope.set_reverse_path("Sender@example.test", 7);
   envelope.set_dsn_envelope_id("QQ+2B314159");
   envelope.set_client("client.example", "[192.0.2.1]:4711");
@@ -60,6 +62,8 @@ TEST(Envelope, DecodeOfEncodeIsTheSame) {
   EXPECT_EQ(copy.head.tenant, 77u);
   EXPECT_EQ(copy.head.hold_until, envelope.head.hold_until);
   EXPECT_EQ(copy.head.deliver_by, envelope.head.deliver_by);
+  EXPECT_TRUE(copy.head.deliver_by_returns);
+  EXPECT_TRUE(copy.head.deliver_by_trace);
   EXPECT_EQ(copy.reverse_path().text, "Sender@example.test");
   EXPECT_EQ(copy.reverse_path().domain(), "example.test");
   EXPECT_EQ(copy.dsn_envelope_id(), "QQ+2B314159");

@@ -40,6 +40,44 @@ TEST(RelayPolicy, AcceptsOurDomainsFromAnyone) {
   EXPECT_FALSE(accepts(policy, "a@test"));
 }
 
+TEST(RelayPolicy, ULabelsAndALabelsAreTheSameDomain) {
+  for (const char* written : {"b\xC3\xBC"
+                              "cher.test",
+                              "xn--bcher-kva.test"}) {
+    const RelayPolicy policy = policy_for({written, std::string(".") + "wild." + written});
+    EXPECT_TRUE(accepts(policy,
+                        "a@b\xC3\xBC"
+                        "cher.test"))
+        << written;
+    EXPECT_TRUE(accepts(policy,
+                        "a@B\xC3\x9C"
+                        "CHER.test."))
+        << written;
+    EXPECT_TRUE(accepts(policy,
+                        "a@bu\xCC\x88"
+                        "cher.test"))
+        << written;  // u and a combining diaeresis
+    EXPECT_TRUE(accepts(policy, "a@XN--bcher-kva.test")) << written;
+    EXPECT_TRUE(accepts(policy,
+                        "a@sub.wild.b\xC3\xBC"
+                        "cher.test"))
+        << written;
+    EXPECT_FALSE(accepts(policy,
+                         "a@sub.b\xC3\xBC"
+                         "cher.test"))
+        << written;
+    EXPECT_FALSE(accepts(policy, "a@bucher.test")) << written;
+    EXPECT_FALSE(accepts(policy,
+                         "a@b\xC3\xBC"
+                         "cher.other"))
+        << written;
+    EXPECT_FALSE(accepts(policy,
+                         "a@b\xC3"
+                         "cher.test"))
+        << written;  // no UTF-8
+  }
+}
+
 TEST(RelayPolicy, ALeadingDotIncludesTheDomainAndItsSubdomains) {
   const RelayPolicy policy = policy_for({".example.test"});
   EXPECT_TRUE(accepts(policy, "a@example.test"));

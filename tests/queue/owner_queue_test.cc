@@ -46,7 +46,8 @@ class OwnerQueueTest : public ::testing::Test {
       recipients.push_back({.index = static_cast<std::uint16_t>(i),
                             .destination = destinations[i],
                             .hash = static_cast<std::uint32_t>(i),
-                            .retry = retry});
+                            .retry = retry,
+                            .warn = warn});
     }
     queue.add(head, recipients, now);
     return head.queue_id;
@@ -91,6 +92,7 @@ class OwnerQueueTest : public ::testing::Test {
   OwnerQueue queue;
   std::uint32_t next_id = 1;
   std::optional<RetryPoint> retry;
+  bool warn = false;
 };
 
 TEST_F(OwnerQueueTest, AMessageIsRoutedPulledAndSettled) {
@@ -444,6 +446,126 @@ TEST_F(OwnerQueueTest, FirstComeFirstServedWithinATenant) {
   for (const mail::QueueId id : ids) EXPECT_EQ(queue.pull(site_a, 1)->queue_id, id);
 }
 
+TEST_F(OwnerQueueTest, WhatIsTooLateByItsSendersWordGetsNoLastChance) {
+  retry = RetryPoint{.attempts = 1, .due = now.wall + minutes(1)};
+  add({"a", "a"}, {.give_up_at = now.wall - seconds(1), .strict = true});
+  add({"a"}, {.give_up_at = now.wall - seconds(1)});
+  pass(tick * 2);
+  const auto settled = settlements();
+  ASSERT_EQ(settled.size(), 2u);
+  EXPECT_EQ(settled[0].outcome, SettledAs::expired);
+  EXPECT_TRUE(settled[1].last_of_message);
+  EXPECT_EQ(queue.counts().total(), 1u);
+}
+
+class DelayTest : public OwnerQueueTest {
+ protected:
+  DelayTest() { warn = true; }
+  // One attempt of all that is ready, in vain.
+  std::vector<RetryUpdate> attempt() {
+    route();
+    while (const auto work = queue.pull(site_a, 100)) finish(*work, mail::Outcome::deferred, "busy");
+    return retry_updates();
+  }
+};
+
+TEST_F(DelayTest, IsToldOnceWithTheAttemptThatIsMadeAtThatTime) {
+  const WallTime begin = now.wall;
+  add({"a"}, {.give_up_at = begin + hours(4), .warn_at = begin + minutes(4)});
+  auto updates = attempt();
+  ASSERT_EQ(updates.size(), 1u);
+  EXPECT_FALSE(updates[0].warn);
+  EXPECT_FALSE(updates[0].state.warned);
+  int told = 0;
+  for (int minute = 1; minute <= 60; ++minute) {
+    pass(minutes(1));
+    updates = attempt();
+    for (const RetryUpdate& update : updates) {
+      EXPECT_TRUE(update.attempted);
+      EXPECT_EQ(update.state.warned, update.warn || told > 0);
+      if (!update.warn) continue;
+      ++told;
+      // Not at five minutes, when the schedule alone would have come to it.
+      EXPECT_LE(now.wall - begin, minutes(5));
+      EXPECT_GE(now.wall - begin, minutes(4));
+      EXPECT_EQ(update.state.last_reply.text, "busy");
+      EXPECT_GE(update.give_up_at, begin + hours(4));
+      EXPECT_LE(update.give_up_at, begin + hours(4) + milliseconds(5));
+    }
+  }
+  EXPECT_EQ(told, 1);
+}
+
+TEST_F(DelayTest, IsToldOfWhatWaitsForItsTurnAllTheWhile) {
+  add({"a"}, {.give_up_at = now.wall + hours(1), .warn_at = now.wall + minutes(10)});
+  add({"b"}, {.give_up_at = now.wall + hours(1), .warn_at = now.wall + minutes(10)});
+  const auto a = queue.take_destination_to_route();
+  queue.on_routed(a->id, site_a, never, now);
+  pass(minutes(11) - tick);
+  EXPECT_TRUE(retry_updates().empty());
+  pass(tick * 2);
+  const auto updates = retry_updates();
+  ASSERT_EQ(updates.size(), 2u);  // one that is ready, one that has no route
+  for (const RetryUpdate& update : updates) {
+    EXPECT_TRUE(update.warn);
+    EXPECT_FALSE(update.attempted);
+    EXPECT_TRUE(update.state.warned);
+    EXPECT_EQ(update.state.attempts, 0);
+  }
+  EXPECT_EQ(queue.counts().ready, 1u);
+  EXPECT_EQ(queue.counts().routing, 1u);
+  pass(minutes(48));
+  EXPECT_TRUE(retry_updates().empty());
+  EXPECT_TRUE(settlements().empty());
+  pass(minutes(2));
+  EXPECT_EQ(settlements().size(), 2u);
+}
+
+TEST_F(DelayTest, IsNotToldToThoseWhoDoNotWantItOrWereToldBeforeTheRestart) {
+  warn = false;
+  retry = RetryPoint{.attempts = 3, .due = now.wall - minutes(1)};
+  add({"a"}, {.give_up_at = now.wall + hours(4), .warn_at = now.wall - hours(1)});
+  for (int minute = 0; minute < 200; ++minute) {
+    pass(minutes(1));
+    for (const RetryUpdate& update : attempt()) {
+      EXPECT_FALSE(update.warn);
+      EXPECT_TRUE(update.state.warned);  // so that it stays untold over the next restart
+    }
+  }
+}
+
+TEST_F(DelayTest, WhoseTimeHasPassedWhileWeWereDownIsToldBehindAnAttempt) {
+  retry = RetryPoint{.attempts = 3, .due = now.wall - hours(1)};
+  add({"a"}, {.give_up_at = now.wall + hours(4), .warn_at = now.wall - minutes(30)});
+  pass(seconds(6));
+  auto updates = attempt();
+  ASSERT_EQ(updates.size(), 1u);
+  EXPECT_FALSE(updates[0].warn);
+  pass(minutes(1));
+  updates = attempt();
+  ASSERT_EQ(updates.size(), 1u);
+  EXPECT_TRUE(updates[0].warn);
+}
+
+TEST_F(DelayTest, IsToldOfEachRecipientAndNotOfThoseThatAreThere) {
+  add({"a", "a", "a"}, {.give_up_at = now.wall + hours(1), .warn_at = now.wall + seconds(30)});
+  route();
+  pass(minutes(1));
+  const auto work = queue.pull(site_a, 100);
+  ASSERT_TRUE(work);
+  ASSERT_EQ(work->recipients.size(), 3u);
+  std::vector<RecipientOutcome> outcomes;
+  for (const std::uint16_t recipient : work->recipients) {
+    outcomes.push_back(
+        {.recipient = recipient,
+         .result = {.outcome = recipient == 1 ? mail::Outcome::relayed : mail::Outcome::deferred, .reply = {}}});
+  }
+  EXPECT_TRUE(queue.on_results(work->delivery, outcomes, now));
+  const auto updates = retry_updates();
+  ASSERT_EQ(updates.size(), 2u);
+  EXPECT_TRUE(updates[0].warn && updates[1].warn);
+}
+
 TEST_F(OwnerQueueTest, OverdueRetriesOfARestartAreSpread) {
   retry = RetryPoint{.attempts = 2, .due = now.wall - hours(5)};
   for (int i = 0; i < 100; ++i) add({"a"});
@@ -456,6 +578,109 @@ TEST_F(OwnerQueueTest, OverdueRetriesOfARestartAreSpread) {
   route();
   finish(*queue.pull(site_a, 1), mail::Outcome::deferred);
   EXPECT_EQ(retry_updates().at(0).state.attempts, 3);
+}
+
+class GatheringTest : public OwnerQueueTest {
+ protected:
+  GatheringTest() {
+    queue.gather();
+    retry = RetryPoint{.attempts = 2, .due = now.wall - hours(5)};
+  }
+};
+
+TEST_F(GatheringTest, OverdueRetriesWaitForTheRestOfTheirDestinations) {
+  for (int i = 0; i < 50; ++i) {
+    add({"a"});
+    add({"b"});
+    pass(seconds(1));
+    EXPECT_EQ(route(), 0);
+  }
+  EXPECT_EQ(queue.counts().routing, 100u);
+  queue.release(now);
+  EXPECT_EQ(route(), 1);
+  EXPECT_EQ(queue.ready(site_a), 50u);
+  EXPECT_EQ(queue.ready(site_b), 0u);
+  pass(seconds(5));
+  EXPECT_EQ(route(), 1);
+  EXPECT_EQ(queue.ready(site_b), 50u);
+}
+
+TEST_F(GatheringTest, ManyDestinationsAreSpread) {
+  for (int i = 0; i < 10'000; ++i) add({"a" + std::to_string(i)});
+  queue.release(now);
+  int asked = route();
+  EXPECT_EQ(asked, 1);
+  for (int second = 1; second < 5; ++second) {
+    for (int i = 0; i < 50; ++i) {
+      pass(milliseconds(20));
+      asked += route();
+    }
+    EXPECT_NEAR(asked, 2000 * second, 1);
+  }
+  pass(seconds(1));
+  EXPECT_EQ(asked + route(), 10'000);
+  EXPECT_EQ(queue.counts().ready, 10'000u);
+}
+
+TEST_F(GatheringTest, WhatComesDueTakesAlongWhatHasGatheredForItsDestination) {
+  add({"a"});
+  add({"b"});
+  retry.reset();
+  add({"a"});
+  EXPECT_EQ(route(), 1);
+  EXPECT_EQ(queue.ready(site_a), 2u);
+  EXPECT_EQ(queue.ready(site_b), 0u);
+}
+
+TEST_F(GatheringTest, AKnownRouteIsNoReasonToStay) {
+  retry.reset();
+  add({"a"});
+  EXPECT_EQ(route(), 1);
+  retry = RetryPoint{.attempts = 2, .due = now.wall - hours(5)};
+  add({"a"});
+  EXPECT_EQ(queue.ready(site_a), 1u);
+  queue.release(now);
+  EXPECT_EQ(route(), 1);
+  EXPECT_EQ(queue.ready(site_a), 2u);
+}
+
+TEST_F(GatheringTest, RetriesThatComeDueMeanwhileGatherToo) {
+  retry->due = now.wall + seconds(10);
+  add({"a"});
+  pass(seconds(10) + tick);
+  EXPECT_EQ(queue.counts().routing, 1u);
+  EXPECT_EQ(route(), 0);
+  queue.release(now);
+  EXPECT_EQ(route(), 1);
+  EXPECT_EQ(queue.ready(site_a), 1u);
+}
+
+TEST_F(GatheringTest, FlushReleasesWhatHasGathered) {
+  add({"a"});
+  EXPECT_TRUE(queue.flush("a", Duration(0), now));
+  EXPECT_EQ(route(), 1);
+  EXPECT_EQ(queue.ready(site_a), 1u);
+}
+
+TEST_F(GatheringTest, WhatGathersExpiresAllTheSame) {
+  add({"a"}, {.give_up_at = now.wall + minutes(1)});
+  pass(minutes(2));
+  EXPECT_EQ(settlements().at(0).outcome, SettledAs::expired);
+  queue.release(now);
+  EXPECT_EQ(route(), 0);
+  EXPECT_EQ(queue.destination_count(), 0u);
+}
+
+TEST_F(GatheringTest, HeldMailAndRetriesOfTheFutureWaitForTheirTime) {
+  add({"a"}, {.hold_until = now.wall + minutes(1)});
+  retry->due = now.wall + minutes(1);
+  add({"a"});
+  queue.release(now);
+  EXPECT_EQ(queue.counts().scheduled, 2u);
+  EXPECT_EQ(route(), 0);
+  pass(minutes(1) + tick);
+  EXPECT_EQ(route(), 1);
+  EXPECT_EQ(queue.ready(site_a), 2u);
 }
 
 TEST_F(OwnerQueueTest, ADueTimeFromAWrongClockDelaysNoLongerThanTheSchedule) {

@@ -53,6 +53,20 @@ TEST(RetryState, SurvivesItsEncoding) {
   EXPECT_EQ(decoded->last_reply.code, 451);
   EXPECT_EQ(decoded->last_reply.status, state.last_reply.status);
   EXPECT_EQ(decoded->last_reply.text, state.last_reply.text);
+  EXPECT_FALSE(decoded->warned);
+}
+
+TEST(RetryState, OneWhoseSenderWasToldIsOneThatOlderReadersRefuse) {
+  std::string told;
+  encode_retry_state({.attempts = 3, .due = {}, .last_reply = {}, .warned = true}, told);
+  std::string untold;
+  encode_retry_state({.attempts = 3, .due = {}, .last_reply = {}}, untold);
+  EXPECT_EQ(untold.front(), 1);
+  EXPECT_EQ(told.front(), 2);
+  EXPECT_EQ(told.substr(1), untold.substr(1));
+  const auto decoded = decode_retry_state(as_bytes(told));
+  ASSERT_TRUE(decoded.ok());
+  EXPECT_TRUE(decoded->warned);
 }
 
 TEST(RetryState, IsBoundedWhateverThePeerSaid) {

@@ -6,6 +6,7 @@ import ctypes
 import fcntl
 import json
 import os
+import random
 import re
 import resource
 import shutil
@@ -41,20 +42,34 @@ def wait_until(what, condition, seconds=20):
         pause = min(pause * 1.5, 0.1)
 
 
+# Below those that connections get for their own end, or a connection could take what was just found free.
+_PORTS = range(10000, 32768)
 _ports_given = set()
 _ports_lock = threading.Lock()
+_ports_share = (0, 1)
+
+
+def share_ports(slot, slots):
+    """From now on free_port() gives every `slots`-th port, so that as many processes do not ask for the same."""
+    global _ports_share
+    _ports_share = (slot, slots)
 
 
 def free_port(host="127.0.0.1"):
     """A port nobody has now. Two askers never get the same one."""
+    slot, slots = _ports_share
     with _ports_lock:
-        for _ in range(100):
+        for _ in range(1000):
+            port = _PORTS.start + random.randrange(len(_PORTS) // slots) * slots + slot
+            if port in _ports_given:
+                continue
             with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
-                probe.bind((host, 0))
-                port = probe.getsockname()[1]
-            if port not in _ports_given:
-                _ports_given.add(port)
-                return port
+                try:
+                    probe.bind((host, port))
+                except OSError:
+                    continue
+            _ports_given.add(port)
+            return port
     raise RuntimeError("no free port")
 
 
@@ -80,7 +95,8 @@ class Postern:
     """One posternd: its folder, configuration, life and death. Restart with start() after stop() or kill()."""
 
     def __init__(self, routes=(), accept=("example.test",), folder=None, shards=2, **tables):
-        """`routes`: [(match, via)]. `tables`: contents of TOML tables, {key: value}; `root` holds the keys above all tables."""
+        """`routes`: [(match, via)]. `tables`: contents of TOML tables, {key: value}; `root` holds the keys above all tables,
+        `more` further text."""
         if not POSTERN:
             raise unittest.SkipTest("POSTERN_BIN does not name a posternd")
         self.program = POSTERN
@@ -97,6 +113,7 @@ class Postern:
         self.root = {"hostname": "mx.relay.test", "data_dir": self.data, "shards": shards, "memory": "256MiB",
                      "shutdown_grace": "10s"}
         self.root.update(tables.pop("root", {}))
+        self.more = tables.pop("more", "")
         self.listener = {"address": f"127.0.0.1:{self.port}"}
         self.listener.update(tables.pop("listener", {}))
         self.tables = {
@@ -119,7 +136,7 @@ class Postern:
             lines += ["", "[[route]]", f"match = {toml(match)}", f"via = {toml(via)}"]
         for table, keys in self.tables.items():
             lines += ["", f"[{table}]"] + [f"{key} = {toml(value)}" for key, value in keys.items()]
-        return "\n".join(lines) + "\n"
+        return "\n".join(lines) + "\n" + self.more
 
     @property
     def config_path(self):

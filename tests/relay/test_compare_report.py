@@ -13,6 +13,7 @@ COMPARE = os.path.join(ROOT, "bench", "compare")
 sys.path.insert(0, COMPARE)
 import jobs  # noqa: E402  pylint: disable=wrong-import-position
 import markdown  # noqa: E402  pylint: disable=wrong-import-position
+import relays  # noqa: E402  pylint: disable=wrong-import-position
 import page  # noqa: E402  pylint: disable=wrong-import-position
 import summary  # noqa: E402  pylint: disable=wrong-import-position
 
@@ -78,6 +79,24 @@ class CompareReport(unittest.TestCase):
         self.assertEqual(fast["cpu"], {"median": 90, "low": 80, "high": 100})
         self.assertEqual(fast["latency"]["p99"], 4.0)
         self.assertEqual(fast["troubles"], [])
+
+    def test_every_figure_is_measured_against_the_limit(self):
+        result = copy.deepcopy(RESULT)
+        result["relays"].append({"name": "limit", "title": "The limit", "version": "", "durability": "synced", "why": "no MTA"})
+        result["runs"].append(run("limit", 1, {"exit": 0, "report": report(10000, 45)}))
+        fast, loose, broken, limit = summary.summarize(result)[0]["relays"]
+        self.assertEqual((fast["rate_share"], fast["cpu_share"]), (0.9, 0.5))
+        self.assertEqual(loose["rate_share"], 0.01)
+        self.assertIsNone(broken["rate_share"])
+        self.assertIsNone(limit["rate_share"])
+        self.assertIn("| 90.0 (80.0–100) | 90% | 50% |", markdown.render(result))
+        self.assertIsNone(summary.summarize(RESULT)[0]["relays"][0]["cpu_share"])
+
+    def test_the_limit_does_only_what_it_can(self):
+        limit = relays.named("limit")
+        self.assertTrue(limit.can_do(jobs.job()))
+        self.assertFalse(limit.can_do(jobs.job(hop="sites")))
+        self.assertTrue(relays.named("postern").can_do(jobs.job(hop="sites")))
 
     def test_what_went_wrong_is_said(self):
         job, = summary.summarize(RESULT)

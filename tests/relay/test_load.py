@@ -115,6 +115,7 @@ bounce unix - - n - 0 bounce
 defer unix - - n - 0 bounce
 trace unix - - n - 0 bounce
 proxymap unix - - n - - proxymap
+tlsmgr unix - - n 1000? 1 tlsmgr
 virtual unix - n n - - virtual
 error unix - - n - - error
 retry unix - - n - - error
@@ -127,7 +128,8 @@ postlog unix-dgram n - n - 1 postlogd
 class PostfixInstance:
     """A Postfix of our own on a loopback port: its own folders, nothing of the machine's."""
 
-    def __init__(self):
+    def __init__(self, more=""):
+        """`more`: further lines of main.cf."""
         if os.geteuid() != 0:
             raise unittest.SkipTest("Postfix's master must be started by root")
         self.postfix = program("postfix")
@@ -144,7 +146,7 @@ class PostfixInstance:
         os.chown(os.path.join(self.folder, "mail", "all"), owner.pw_uid, owner.pw_gid)
         daemon = "/usr/lib/postfix/sbin" if os.path.isdir("/usr/lib/postfix/sbin") else "/usr/libexec/postfix"
         with open(os.path.join(self.config, "main.cf"), "w", encoding="ascii") as file:
-            file.write(POSTFIX_MAIN.format(folder=self.folder, daemon=daemon, uid=owner.pw_uid, gid=owner.pw_gid))
+            file.write(POSTFIX_MAIN.format(folder=self.folder, daemon=daemon, uid=owner.pw_uid, gid=owner.pw_gid) + more)
         with open(os.path.join(self.config, "master.cf"), "w", encoding="ascii") as file:
             file.write(POSTFIX_MASTER.format(port=self.port))
         done = subprocess.run([self.postfix, "-c", self.config, "start"], capture_output=True, timeout=60, check=False)

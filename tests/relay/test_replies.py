@@ -408,6 +408,8 @@ class Budgets(RelayTest):
         relay = self.postern(shards=1)
         relay.routes.append(relay.maildir_route())
         relay.start(descriptors=200)
+        self.assertRegex(relay.log(), r"limits\.connections is 32768 and smtp_client\.connections 8192, but \d+ descriptors are "
+                         r"enough for \d+ and \d+ only; raise LimitNOFILE= \(systemd\) or ulimit -n")
         clients, refused = [], None
         try:
             for _ in range(250):

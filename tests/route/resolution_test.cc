@@ -55,7 +55,9 @@ class World {
 class ResolutionTest : public ::testing::Test {
  protected:
   Route resolve(std::string_view domain, std::string_view via_text = "mx") {
-    const Via via = *parse_via(via_text);
+    return resolve(*parse_via(via_text), domain);
+  }
+  Route resolve(const Via& via, std::string_view domain) {
     Resolution resolution(via, domain, options_);
     questions_ = 0;
     while (!resolution.done()) {
@@ -249,6 +251,48 @@ TEST_F(ResolutionTest, SmartHostGoesByItsAddressAndIsNeverAReasonToReturnMail) {
   expect_failure(resolve("whatever.test", "smtp:[198.51.100.1]:25"), Verdict::defer, 451, {4, 3, 5});
   world_.failure("ill.test", RecordType::a);
   expect_failure(resolve("whatever.test", "smtp:ill.test"), Verdict::defer, 451, {4, 4, 3});
+}
+
+TEST_F(ResolutionTest, ATlsPolicyOfItsOwnMakesARouteASiteOfItsOwn) {
+  world_.address("relay.test", "192.0.2.9");
+  world_.mx("a.test", 10, "m1.test");
+  world_.address("m1.test", "192.0.2.1");
+  const auto resolve_with = [&](std::string_view via_text, const TlsPolicy& policy) {
+    Via via = *parse_via(via_text);
+    via.tls = policy;
+    return resolve(via, "a.test");
+  };
+  EXPECT_EQ(resolve("a.test").tls, std::nullopt);
+  const Route route = resolve_with("smtp:relay.test:25", {.level = TlsLevel::verified, .names = {"x.test", "y.test"}});
+  EXPECT_EQ(route.site_key, "smtp:relay.test:25;tls=verified:x.test,y.test");
+  EXPECT_EQ(route.site, site_id(route.site_key, 0));
+  ASSERT_TRUE(route.tls);
+  EXPECT_EQ(route.tls->level, TlsLevel::verified);
+  EXPECT_EQ(resolve_with("mx", {.level = TlsLevel::none}).site_key, "mx:m1.test:25;tls=none");
+  EXPECT_EQ(resolve_with("smtp:[192.0.2.9]:25", {.level = TlsLevel::required}).site_key,
+            "smtp:[192.0.2.9]:25;tls=required");
+  // Nothing leaves the machine.
+  EXPECT_EQ(resolve_with("lmtp:unix:/run/x", {.level = TlsLevel::required}).site_key, "lmtp:unix:/run/x");
+}
+
+TEST_F(ResolutionTest, CredentialsMakeARouteASiteOfItsOwn) {
+  world_.address("relay.test", "192.0.2.9");
+  world_.mx("a.test", 10, "m1.test");
+  world_.address("m1.test", "192.0.2.1");
+  const auto resolve_with = [&](std::string_view via_text) {
+    Via via = *parse_via(via_text);
+    via.tls = TlsPolicy{.level = TlsLevel::required};
+    via.credentials = "provider";
+    return resolve(via, "a.test");
+  };
+  const Route route = resolve_with("smtp:relay.test:25");
+  EXPECT_EQ(route.site_key, "smtp:relay.test:25;tls=required;auth=provider");
+  EXPECT_EQ(route.site, site_id(route.site_key, 0));
+  EXPECT_EQ(route.credentials, "provider");
+  EXPECT_EQ(resolve_with("lmtp:[192.0.2.9]:24").site_key, "lmtp:[192.0.2.9]:24;tls=required;auth=provider");
+  // No password goes where DNS alone led, or where it makes no sense.
+  EXPECT_EQ(resolve_with("mx").credentials, "");
+  EXPECT_EQ(resolve_with("lmtp:unix:/run/x").credentials, "");
 }
 
 TEST_F(ResolutionTest, LiteralsNeedNoQuestion) {

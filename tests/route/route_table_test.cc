@@ -80,6 +80,8 @@ TEST(ParseVia, SmartHostsHaveDefaultsAndForms) {
   EXPECT_EQ(parse_via("smtp:relay.test")->port, 25);
   EXPECT_EQ(parse_via("smtp:[192.0.2.1]")->port, 25);
   EXPECT_EQ(parse_via("smtp:192.0.2.1:26")->address, IpAddress::parse("192.0.2.1"));
+  EXPECT_EQ(parse_via("smtp:192.0.2.1.")->to_text(), "smtp:[192.0.2.1]:25");
+  EXPECT_EQ(parse_via("smtp:１92.0.2.1")->to_text(), "smtp:[192.0.2.1]:25");
   EXPECT_EQ(parse_via("smtp:[IPv6:2001:db8::1]:26")->address, IpAddress::parse("2001:db8::1"));
 }
 

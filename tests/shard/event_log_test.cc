@@ -77,6 +77,11 @@ TEST(EventLine, HasABound) {
                                     .peer = worst,
                                     .reply = worst,
                                     .protocol = worst,
+                                    .tls = worst,
+                                    .cipher = worst,
+                                    .resumed = false,
+                                    .user = worst,
+                                    .mechanism = worst,
                                     .elapsed = Duration::max(),
                                     .bytes = UINT64_MAX,
                                     .count = UINT64_MAX});

@@ -14,13 +14,8 @@
 
 #include <postern/base/check.h>
 
-#include "io/sim/world.h"
 #include "shard/alarm_limit.h"
-#include "shard/options.h"
-#include "tests/sim/client.h"
-#include "tests/sim/next_hop.h"
-#include "tests/sim/oracle.h"
-#include "tests/sim/relay.h"
+#include "tests/shard/one_shard.h"
 
 namespace postern::shard {
 namespace {
@@ -36,65 +31,29 @@ constexpr Duration retry_after = 10min;
 constexpr Duration give_up_after = 4h;
 constexpr Duration grace = 20s;
 
-class ReadingBack : public testing::Test {
+class ReadingBack : public OneShard {
  protected:
-  ReadingBack() : world({.seed = 7, .stepped = true}), hop(world, oracle, hop_address, {}) {
-    for (const char* path : {"/spool", "/spool/logs"}) EXPECT_EQ(world.disk().make_directory(path), 0);
-    hop.set_mood({.down = true});
-  }
-  ~ReadingBack() override {
-    EXPECT_THAT(oracle.violations(), IsEmpty());
-    EXPECT_FALSE(world.first_breach()) << *world.first_breach();
-  }
+  ReadingBack() : OneShard(7), hop(world, oracle, hop_address, {}) { hop.set_mood({.down = true}); }
 
   void start() {
-    auto options = std::make_shared<Options>();
-    options->hostname = "relay.test";
-    options->data_dir = "/spool";
-    options->shards = 1;
-    options->memory_bytes = 32u << 20;
-    ListenerOptions where;
-    where.text = listener.to_string();
-    where.address = listener;
-    where.relay_from = {*IpNetwork::parse("10.2.0.0/16")};
-    options->listeners = {where};
-    options->spool.segment_bytes = 2u << 20;
-    options->spool.min_free_bytes = 4u << 20;
+    auto options = small_options();
     options->routes = {{.match = "*", .via = "smtp:[10.1.0.1]:25", .line = 1}};
-    options->retry.schedule = {retry_after};
+    options->retry.schedule = schedule;
     options->retry.give_up_after = give_up_after;
-    options->dns.servers = {{IpAddress::v4({10, 3, 0, 1}), 53}};  // never asked: the only route names an address
-    relay = std::make_unique<sim::Relay>(world, options, io::sim::LoopOptions{}, 128);
-    ASSERT_TRUE(world.run(world.now() + 1min, [&] { return relay->started(); }));
-    ASSERT_TRUE(relay->start_failure().ok()) << relay->start_failure().ToString();
+    OneShard::start(std::move(options));
   }
-  void stop() {
-    relay->request_stop(grace);
-    ASSERT_TRUE(world.run(world.now() + 1min, [&] { return relay->stopped(); }));
-    ASSERT_TRUE(relay->clean());
-    relay->take_down();
-    world.end_process();
-  }
+  void stop() { OneShard::stop(grace); }
   // Accepts `count` messages, whose first attempt fails: they are in the spool alone, and due again in ten minutes.
-  void take_mail(std::size_t count, const std::string& sender = "") {
+  void take_mail(std::size_t count, bool with_senders = false) {
     std::vector<sim::Mail*> batch;
-    for (std::size_t i = 0; i < count; ++i) {
-      const std::string number = std::to_string(mails.size());
-      mails.push_back(&oracle.add(sender, "X-Sim: " + number + "\r\n\r\nhello\r\n", {"r" + number + "@there.test"}));
-      batch.push_back(mails.back());
-    }
+    for (std::size_t i = 0; i < count; ++i) batch.push_back(add_mail("there.test", with_senders));
     bool done = false;
-    client = std::make_unique<sim::Client>(world, oracle, sim::Client::Manners{}, batch, [&] { done = true; });
-    client->connect(*io::Address::parse("10.2.0.1:1000"), listener);
+    send(batch, [&] { done = true; });
     ASSERT_TRUE(world.run(world.now() + 1min, [&] { return done; }));
     ASSERT_TRUE(std::ranges::all_of(batch, [](auto* mail) { return mail->fate == sim::Mail::Fate::accepted; }));
     world.run(world.now() + 1min);
     ASSERT_EQ(relay->waiting(), static_cast<std::int64_t>(count));
     ASSERT_EQ(delivered(), 0);
-  }
-  [[nodiscard]] std::ptrdiff_t delivered() const {
-    return std::ranges::count_if(mails,
-                                 [](const sim::Mail* mail) { return mail->recipients[0].deliveries.size() == 1; });
   }
   [[nodiscard]] std::size_t times_delivered() const {
     std::size_t sum = 0;
@@ -104,17 +63,11 @@ class ReadingBack : public testing::Test {
   [[nodiscard]] bool run_until_delivered(Duration most) {
     return world.run(world.now() + most, [&] { return delivered() == std::ssize(mails) && relay->waiting() == 0; });
   }
-
   [[nodiscard]] bool reported() const { return mails[0]->recipients[0].reports.size() == 1 && relay->waiting() == 0; }
 
-  static inline const io::Address listener = *io::Address::parse("10.0.0.1:25");
   static inline const io::Address hop_address = *io::Address::parse("10.1.0.1:25");
-  io::sim::World world;
-  sim::Oracle oracle;
   sim::NextHop hop;
-  std::unique_ptr<sim::Relay> relay;
-  std::unique_ptr<sim::Client> client;
-  std::vector<sim::Mail*> mails;
+  std::vector<Duration> schedule = {retry_after};
 };
 
 TEST_F(ReadingBack, FromADiskThatErrsIsTriedAgainUntilTheDiskReads) {
@@ -134,9 +87,7 @@ TEST_F(ReadingBack, FromADiskThatErrsIsTriedAgainUntilTheDiskReads) {
   }
   EXPECT_THAT(relay->alarms(), testing::UnorderedElementsAreArray(alarms));
   // Others are served meanwhile: what never left memory needs no disk to be read.
-  mails.push_back(&oracle.add("", "X-Sim: 3\r\n\r\nhello\r\n", {"r3@there.test"}));
-  client = std::make_unique<sim::Client>(world, oracle, sim::Client::Manners{}, std::vector{mails.back()}, nullptr);
-  client->connect(*io::Address::parse("10.2.0.1:1001"), listener);
+  send({add_mail("there.test")}, nullptr, "10.2.0.1:1001");
   EXPECT_TRUE(world.run(world.now() + 1min, [&] { return delivered() == 1; }));
 
   world.disk().options().read_errors = 0;
@@ -271,7 +222,7 @@ TEST_F(ReadingBack, AReadThatEndsDuringAStopWaitsForNoMemory) {
 
 TEST_F(ReadingBack, ANotificationThatWaitsForMemoryIsWrittenWhenThereIsSome) {
   start();
-  take_mail(1, "s0@senders.test");
+  take_mail(1, true);
   // It comes about between two attempts: what is in one is not given up.
   world.run(mails[0]->accepted_at + give_up_after - 5s);
   {
@@ -288,7 +239,7 @@ TEST_F(ReadingBack, ANotificationThatWaitsForMemoryIsWrittenWhenThereIsSome) {
 
 TEST_F(ReadingBack, ANotificationThatWaitsForMemoryHoldsUpNoStopAndItsMessageGetsALastChance) {
   start();
-  take_mail(1, "s0@senders.test");
+  take_mail(1, true);
   // It comes about between two attempts: what is in one is not given up.
   world.run(mails[0]->accepted_at + give_up_after - 5s);
   {
@@ -304,6 +255,30 @@ TEST_F(ReadingBack, ANotificationThatWaitsForMemoryHoldsUpNoStopAndItsMessageGet
   EXPECT_TRUE(run_until_delivered(2 * retry_after));
   EXPECT_EQ(times_delivered(), 1u);
   EXPECT_THAT(mails[0]->recipients[0].reports, IsEmpty());
+  stop();
+}
+
+TEST_F(ReadingBack, MailThatExpiresAllAtOnceWaitsInTheQueueForItsNotifications) {
+  constexpr std::size_t count = 1000;
+  schedule = {retry_after, 2 * give_up_after};
+  start();
+  take_mail(count, true);
+  world.run(mails[0]->accepted_at + give_up_after - 5s);
+  ASSERT_EQ(relay->waiting(), static_cast<std::int64_t>(count));
+  const auto notified = [&] {
+    return std::ranges::count_if(mails, [](const sim::Mail* mail) { return mail->recipients[0].reports.size() == 1; });
+  };
+  {
+    const Famine famine(relay->memory_budget());
+    world.run(world.now() + 10s);
+    // Some notifications have begun, and wait for memory; for the others nothing has been taken up yet.
+    EXPECT_LT(relay->waiting(), static_cast<std::int64_t>(count) - 200);
+    EXPECT_GT(relay->waiting(), static_cast<std::int64_t>(count) - 600);
+    hop.set_mood({});
+  }
+  EXPECT_TRUE(world.run(world.now() + 2min, [&] { return notified() == std::ssize(mails) && relay->waiting() == 0; }))
+      << notified() << " notified, " << relay->waiting() << " wait";
+  EXPECT_EQ(delivered(), 0);
   stop();
 }
 

@@ -19,6 +19,7 @@ std::string stuffed(std::string_view content) {
 void Client::plan(std::size_t index) {
   const Mail& mail = *mails_[index];
   const bool first_alone = !(manners_.ahead && manners_.chunking);
+  if (manners_.resets && index > 0) queue_.push_back({.kind = Kind::rset, .bytes = "RSET\r\n", .alone = first_alone});
   queue_.push_back(
       {.kind = Kind::mail, .bytes = "MAIL FROM:<" + mail.sender + ">\r\n", .mail = index, .alone = first_alone});
   for (std::size_t i = 0; i < mail.recipients.size(); ++i) {
@@ -85,8 +86,37 @@ void Client::drip() {
   });
 }
 
+void Client::on_open() {
+  if (manners_.tls == Tls::at_once) shake_hands();
+  watch();
+}
+
+void Client::shake_hands() {
+  channel_ = Channel::shaking;
+  put(manners_.leaves_handshake ? "hel" : "hello\n");
+  if (manners_.leaves_handshake) end();
+}
+
+// False: the relay's part is not complete, or there was something else in its place.
+bool Client::take_hello() {
+  constexpr std::string_view hello = "HELLO\n";
+  if (!std::string_view(hello).starts_with(std::string_view(input_).substr(0, hello.size()))) {
+    oracle_.violation("something else than TLS behind the client's hello: " + input_);
+    end();
+    return false;
+  }
+  if (input_.size() < hello.size()) return false;
+  input_.erase(0, hello.size());
+  channel_ = Channel::secured;
+  if (manners_.tls != Tls::starttls) return true;
+  queue_.push_back({.kind = Kind::ehlo, .bytes = "EHLO client.test\r\n", .alone = true});
+  pump();
+  return true;
+}
+
 void Client::on_bytes(std::string_view bytes) {
   input_.append(bytes);
+  if (channel_ == Channel::shaking && !take_hello()) return;
   std::size_t end_of_line = 0;
   while (!ended_ && (end_of_line = input_.find("\r\n")) != std::string::npos) {
     const std::string line = input_.substr(0, end_of_line);
@@ -95,8 +125,17 @@ void Client::on_bytes(std::string_view bytes) {
       oracle_.violation("reply line too short: " + line);
       continue;
     }
+    if (line.find("STARTTLS") != std::string::npos) offers_starttls_ = true;
     if (line.size() > 3 && line[3] == '-') continue;
     on_reply(std::atoi(line.substr(0, 3).c_str()), line);
+    if (channel_ == Channel::shaking && !input_.empty()) {
+      oracle_.violation("bytes in the clear behind 220: " + input_);
+    }
+  }
+  // The relay's close_notify: its last byte.
+  if (!ended_ && channel_ == Channel::secured && input_.starts_with('\x04')) {
+    if (input_.size() > 1) oracle_.violation("bytes behind the relay's close_notify");
+    end();
   }
 }
 
@@ -117,8 +156,17 @@ void Client::on_reply(int code, std::string_view text) {
       break;
     case Kind::ehlo:
       if (code != 250) return end();
+      if (manners_.tls == Tls::starttls && channel_ == Channel::clear) {
+        if (!offers_starttls_) oracle_.violation("EHLO does not show STARTTLS");
+        queue_.push_back({.kind = Kind::starttls, .bytes = "STARTTLS\r\n", .alone = true});
+        break;
+      }
       for (std::size_t i = 0; i < mails_.size(); ++i) plan(i);
       queue_.push_back({.kind = Kind::quit, .bytes = "QUIT\r\n", .alone = true});
+      break;
+    case Kind::starttls:
+      if (code != 220) return end();
+      shake_hands();
       break;
     case Kind::rcpt:
       mails_[command.mail]->recipients[command.recipient].accepted = code == 250;
@@ -161,6 +209,7 @@ void Client::watch() {
 
 void Client::end() {
   if (std::exchange(ended_, true)) return;
+  if (channel_ == Channel::secured && manners_.close_notify && !closed()) send("\x04");
   close(manners_.reset);
   if (done_) done_();
 }

@@ -15,6 +15,7 @@ namespace postern::sim {
 
 class Client final : public io::sim::Peer {
  public:
+  enum class Tls : std::uint8_t { none, starttls, at_once };
   struct Manners {
     bool pipelining = true;    // else one command at a time
     bool chunking = false;     // BDAT
@@ -24,6 +25,11 @@ class Client final : public io::sim::Peer {
     Duration trickle_every = std::chrono::milliseconds(1);
     int hang_up_after = -1;  // commands sent; -1: never
     bool reset = false;      // how it hangs up
+    // Without secrets, as tests/net/transparent_tls.h has it. Contents hold none of its control bytes.
+    Tls tls = Tls::none;
+    bool close_notify = true;       // before it hangs up or is done
+    bool leaves_handshake = false;  // in the middle of its hello
+    bool resets = false;            // RSET before each MAIL but the first: where all recipients may be refused
   };
   // `done` is called once, when the connection is over.
   Client(io::sim::World& world, Oracle& oracle, const Manners& manners, std::vector<Mail*> mails,
@@ -34,7 +40,8 @@ class Client final : public io::sim::Peer {
   static constexpr Duration patience = std::chrono::minutes(6);
 
  private:
-  enum class Kind : std::uint8_t { greeting, ehlo, mail, rcpt, data, chunk, content, quit };
+  enum class Channel : std::uint8_t { clear, shaking, secured };
+  enum class Kind : std::uint8_t { greeting, ehlo, starttls, rset, mail, rcpt, data, chunk, content, quit };
   struct Command {
     Kind kind;
     std::string bytes;
@@ -44,10 +51,12 @@ class Client final : public io::sim::Peer {
   };
 
   void on_bytes(std::string_view bytes) override;
-  void on_open() override { watch(); }
+  void on_open() override;
   void on_end() override { end(); }
   void on_lost(int /*error*/) override { end(); }
   void on_reply(int code, std::string_view text);
+  void shake_hands();
+  [[nodiscard]] bool take_hello();
   void plan(std::size_t mail);
   void pump();
   void put(std::string_view bytes);
@@ -61,9 +70,11 @@ class Client final : public io::sim::Peer {
   std::function<void()> done_;
   std::deque<Command> queue_;                                           // to be sent
   std::deque<Command> waiting_{{.kind = Kind::greeting, .bytes = {}}};  // sent; replies due, in order
+  Channel channel_ = Channel::clear;
   std::string input_;
   std::string output_;  // trickling
   bool dripping_ = false;
+  bool offers_starttls_ = false;
   int sent_ = 0;
   std::size_t replies_ = 0;
   bool ended_ = false;

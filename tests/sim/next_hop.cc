@@ -20,10 +20,14 @@ class NextHop::Session final : public io::sim::Peer {
 
  private:
   enum class Trouble : std::uint8_t { none, temporary, permanent, gone };
+  enum class Channel : std::uint8_t { clear, shaking, secured };
 
   void on_open() override { reply("220 hop.test ESMTP\r\n", mishap("greeting")); }
   void on_bytes(std::string_view bytes) override {
     input_.append(bytes);
+    if (channel_ == Channel::shaking && !shake_hands()) return;
+    // The relay's close_notify: its last byte, as no content holds it.
+    if (channel_ == Channel::secured && input_.ends_with('\x04')) return end();
     while (!over_ && advance()) {
     }
   }
@@ -65,6 +69,44 @@ class NextHop::Session final : public io::sim::Peer {
     });
   }
 
+  void on_starttls() {
+    if (!hop_.features_.tls || channel_ != Channel::clear) {
+      hop_.oracle_.violation("next hop: STARTTLS where it is not offered");
+      return reply("502 5.5.1 no\r\n", Trouble::none);
+    }
+    tls_trouble_ = TlsTrouble::none;
+    if (world().chance(hop_.mood_.tls_trouble)) {
+      tls_trouble_ = static_cast<TlsTrouble>(1 + world().random().below(5));
+      world().say("hop: TLS comes to nothing", std::to_string(static_cast<int>(tls_trouble_)));
+    }
+    if (tls_trouble_ == TlsTrouble::refused) return reply("454 4.7.0 not now\r\n", Trouble::none);
+    if (tls_trouble_ == TlsTrouble::hung_up) return end(world().random().below(2) == 0);
+    envelope_.reset();
+    channel_ = Channel::shaking;
+    if (!input_.empty()) hop_.oracle_.violation("next hop: bytes behind STARTTLS before its reply");
+    send("220 2.0.0 go on\r\n");
+  }
+
+  // False: it goes on when more bytes come, or not at all.
+  bool shake_hands() {
+    constexpr std::string_view hello = "hello\n";
+    if (!std::string_view(input_).starts_with(hello.substr(0, input_.size()))) {
+      hop_.oracle_.violation("next hop: something else than TLS behind 220: " + input_.substr(0, 40));
+      end();
+      return false;
+    }
+    if (input_.size() < hello.size() || tls_trouble_ == TlsTrouble::silent) return false;
+    input_.erase(0, hello.size());
+    if (tls_trouble_ == TlsTrouble::garbage || tls_trouble_ == TlsTrouble::left) {
+      send(tls_trouble_ == TlsTrouble::garbage ? "hellO\n" : "HEL");
+      if (tls_trouble_ == TlsTrouble::left) end(world().random().below(2) == 0);
+      return false;
+    }
+    channel_ = Channel::secured;
+    send("HELLO\n");
+    return true;
+  }
+
   // One command or piece of content; false: more bytes are wanted.
   bool advance() {
     if (silent_) return false;
@@ -97,18 +139,23 @@ class NextHop::Session final : public io::sim::Peer {
 
   void on_line(const std::string& line) {
     world().say("hop: command", line);
-    if (line.starts_with("EHLO")) {
+    if (line.starts_with("STARTTLS")) return on_starttls();
+    if (line.starts_with(hop_.features_.lmtp ? "LHLO" : "EHLO")) {
       const Trouble trouble = mishap("EHLO");
       if (trouble == Trouble::temporary) return reply("451 4.3.0 not now\r\n", trouble);
       std::string text = "250-hop.test\r\n250-SIZE 1000000\r\n250-8BITMIME\r\n";
       if (hop_.features_.pipelining) text += "250-PIPELINING\r\n";
       if (hop_.features_.chunking) text += "250-CHUNKING\r\n";
+      if (hop_.features_.tls && channel_ == Channel::clear) text += "250-STARTTLS\r\n";
       return reply(text + "250 ENHANCEDSTATUSCODES\r\n", trouble);
     }
-    if (line.starts_with("HELO")) return reply("250 hop.test\r\n", Trouble::none);
+    if (line.starts_with("HELO") && !hop_.features_.lmtp) return reply("250 hop.test\r\n", Trouble::none);
     if (line.starts_with("MAIL")) {
       envelope_.reset();
       content_.clear();
+      if (hop_.features_.tls_needed && channel_ == Channel::clear) {
+        hop_.oracle_.violation("next hop: mail in the clear where TLS is required");
+      }
       const Trouble trouble = mishap("MAIL");
       if (trouble == Trouble::temporary) return reply("451 4.3.0 not now\r\n", trouble);
       if (trouble == Trouble::permanent && !path_in(line).empty()) {
@@ -193,6 +240,7 @@ class NextHop::Session final : public io::sim::Peer {
       (void)hop_.oracle_.on_delivered(reverse_path, recipients, content, world().now());
       return end(true);
     }
+    if (hop_.features_.lmtp) return answer_each(reverse_path, recipients, content);
     const Trouble trouble = mishap("content");
     if (trouble == Trouble::temporary) return reply("451 4.3.0 not now\r\n", trouble);
     if (trouble == Trouble::permanent) {
@@ -204,7 +252,28 @@ class NextHop::Session final : public io::sim::Peer {
     reply("250 2.0.0 taken\r\n", trouble);
   }
 
+  void answer_each(const std::string& reverse_path, const std::vector<std::string>& recipients,
+                   const std::string& content) {
+    for (const std::string& address : recipients) {
+      const Trouble trouble = mishap("a recipient's content");
+      if (trouble == Trouble::gone) return;
+      if (trouble == Trouble::temporary) {
+        reply("452 4.2.2 full\r\n", trouble);
+      } else if (trouble == Trouble::permanent) {
+        hop_.oracle_.on_refused(address);
+        reply("550 5.2.1 not here\r\n", trouble);
+      } else {
+        unconfirmed_.push_back(hop_.oracle_.on_delivered(reverse_path, {address}, content, world().now()));
+        reply("250 2.1.5 taken\r\n", trouble);
+      }
+    }
+  }
+
+  enum class TlsTrouble : std::uint8_t { none, refused, hung_up, left, garbage, silent };
+
   NextHop& hop_;
+  Channel channel_ = Channel::clear;
+  TlsTrouble tls_trouble_ = TlsTrouble::none;
   std::string input_;
   std::optional<std::pair<std::string, std::vector<std::string>>> envelope_;
   std::string content_;

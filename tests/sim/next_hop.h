@@ -1,4 +1,4 @@
-// A simulated next hop: an SMTP server at one address, with moods.
+// A simulated next hop: an SMTP or LMTP server at one address, with moods. Its TLS is tests/net/transparent_tls.h's.
 #pragma once
 
 #include <cstdint>
@@ -26,10 +26,14 @@ class NextHop {
     unsigned lost_reply = 0;  // takes the content, and hangs up instead of saying so
     bool down = false;        // nobody listens
     bool slow_reader = false;
+    unsigned tls_trouble = 0;  // STARTTLS refused or hung up on, a handshake left, answered with garbage or not at all
   };
   struct Features {
     bool pipelining = true;
     bool chunking = true;
+    bool lmtp = false;        // and one reply for each recipient behind the content
+    bool tls = false;         // offers STARTTLS
+    bool tls_needed = false;  // no mail may come in the clear: the relay was told so
   };
 
   NextHop(io::sim::World& world, Oracle& oracle, io::Address address, const Features& features);

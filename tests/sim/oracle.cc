@@ -149,7 +149,9 @@ void Oracle::on_report(std::string_view sender, std::string_view content, Instan
     if (action == "relayed" || action == "delivered") {
       recipient->successes.insert(id);
       if (!recipient->wants_success()) violation(name + ": <" + address + "> told of success, unasked");
-      if ((action == "delivered") != address.ends_with("@maildir.test")) {
+      // Where its way ends: in a Maildir, or in a mail store.
+      const bool final = address.ends_with("@maildir.test") || address.ends_with("@store.test");
+      if ((action == "delivered") != final) {
         violation(name + ": <" + address + "> " + std::string(action));
       }
       continue;

@@ -11,6 +11,8 @@
 #include <postern/base/random.h>
 
 #include "io/sim/world.h"
+#include "tests/net/transparent_tls.h"
+#include "tests/net/transparent_tls_client.h"
 #include "tests/sim/client.h"
 #include "tests/sim/dns_zone.h"
 #include "tests/sim/next_hop.h"
@@ -30,6 +32,7 @@ constexpr Duration give_up_after = 1h;
 constexpr Duration stop_grace = 60s;
 
 const io::Address listener = *io::Address::parse("10.0.0.1:25");
+const io::Address tls_listener = *io::Address::parse("10.0.0.1:465");
 const io::Address dns_server = *io::Address::parse("10.3.0.1:53");
 
 // A site: the addresses that one MX set (or smart host) leads to.
@@ -47,11 +50,38 @@ const std::vector<Site>& sites() {
       {{"smart.test"}, {"10.1.3.1"}, {.pipelining = true, .chunking = true}},  // by a route
       {{"senders.test"}, {"10.1.9.1"}, {.pipelining = true, .chunking = true}},
       {{}, {"10.1.4.1"}, {.pipelining = true, .chunking = false}},  // where smart.test goes with other routes
+      {{}, {"10.1.5.1"}, {.pipelining = true, .chunking = true, .lmtp = true}},  // store.test's, by a route
   };
   return all;
 }
+io::Address hop_address(const Site& site, const std::string& ip) {
+  return *io::Address::parse(ip + (site.features.lmtp ? ":24" : ":25"));
+}
 constexpr std::size_t dead_site = 1;
 constexpr std::size_t senders_site = 4;
+
+// Each third handshake waits for a task, as those with RSA do.
+class TransparentContext final : public net::TlsContext {
+ public:
+  std::unique_ptr<net::TlsStream> make_stream() const override {
+    return std::make_unique<net::TransparentTls>(made_++ % 3 == 0);
+  }
+
+ private:
+  mutable std::uint32_t made_ = 0;  // the world has one thread
+};
+
+// Towards next hops, whose certificates are good or not, all at a time.
+class TransparentClientContext final : public net::TlsClientContext {
+ public:
+  explicit TransparentClientContext(const bool& good) : good_(good) {}
+  std::unique_ptr<net::TlsStream> make_stream(net::TlsTarget target) const override {
+    return std::make_unique<net::TransparentTlsClient>(std::move(target), good_);
+  }
+
+ private:
+  const bool& good_;
+};
 
 class Run {
  public:
@@ -108,6 +138,9 @@ class Run {
   bool stop_due_ = false;
   bool reload_due_ = false;
   bool healed_ = false;
+  bool certificates_are_good_ = true;  // of next hops
+  std::shared_ptr<const net::TlsClientContext> hop_tls_ =
+      std::make_shared<const TransparentClientContext>(certificates_are_good_);
   std::set<std::string> maildir_files_;
   std::vector<Mail*> probes_;
 };
@@ -160,7 +193,18 @@ std::shared_ptr<const shard::Options> Run::options() const {
   where.text = listener.to_string();
   where.address = listener;
   where.relay_from = {*IpNetwork::parse("10.2.0.0/16")};
-  made->listeners = {where};
+  if (scenario_.tls) {
+    where.tls.use = smtp::TlsUse::opportunistic;
+    where.tls.context = std::make_shared<const TransparentContext>();
+    shard::ListenerOptions at_once = where;
+    at_once.text = tls_listener.to_string();
+    at_once.address = tls_listener;
+    at_once.service = shard::Service::submissions;
+    at_once.tls.use = smtp::TlsUse::none;
+    made->listeners = {std::move(where), std::move(at_once)};
+  } else {
+    made->listeners = {std::move(where)};
+  }
   made->limits.message_bytes = changeable_.message_bytes;
   made->limits.connections = 200;
   made->limits.connections_per_peer = 20;
@@ -169,7 +213,27 @@ std::shared_ptr<const shard::Options> Run::options() const {
   made->spool.min_free_bytes = 4u << 20;
   const char* const smart_host = changeable_.other_hop ? "smtp:[10.1.4.1]:25" : "smtp:[10.1.3.1]:25";
   made->routes = {{.match = "smart.test", .via = smart_host, .line = 1},
-                  {.match = "maildir.test", .via = "maildir:/mail/{local}", .line = 2}};
+                  {.match = "maildir.test", .via = "maildir:/mail/{local}", .line = 2},
+                  {.match = "store.test", .via = "lmtp:[10.1.5.1]:24", .line = 3}};
+  if (scenario_.hop_tls) {
+    made->smtp_client.tls.context = hop_tls_;
+    made->smtp_client.tls.usual.level = route::TlsLevel::opportunistic;
+    made->routes.push_back(
+        {.match = "d2.test", .via = "mx", .tls = route::TlsPolicy{.level = route::TlsLevel::required}, .line = 4});
+    made->routes.push_back(
+        {.match = "d3.test", .via = "mx", .tls = route::TlsPolicy{.level = route::TlsLevel::verified}, .line = 5});
+  }
+  if (scenario_.callouts) {
+    made->accept_domains = {"d0.test",    "d1.test",    "d2.test",
+                            "smart.test", "store.test", "nowhere.test"};  // not the probes'
+    made->recipients.callout = {.usual = true,
+                                .timeout = 20s,
+                                .failure = scenario_.seed % 2 == 0 ? shard::CalloutOptions::Failure::accept
+                                                                   : shard::CalloutOptions::Failure::defer,
+                                .cache = 16,
+                                .positive = 1min,
+                                .negative = 10s};
+  }
   made->smtp_client.connections_per_path = scenario_.connections_per_path;
   made->smtp_client.idle = 2s;
   made->smtp_client.recipients = changeable_.recipients;
@@ -201,8 +265,11 @@ void Run::make_network() {
       const std::string host = "mx" + std::to_string(s) + std::to_string(i) + ".test";
       zone_->add_a(host, site.addresses[i]);
       for (const std::string& domain : site.domains) zone_->add_mx(domain, host);
-      hops_.push_back(
-          std::make_unique<NextHop>(world_, oracle_, *io::Address::parse(site.addresses[i] + ":25"), site.features));
+      NextHop::Features features = site.features;
+      features.tls = scenario_.hop_tls;
+      features.tls_needed = scenario_.hop_tls && !site.domains.empty() &&
+                            (site.domains.front() == "d2.test" || site.domains.front() == "d3.test");
+      hops_.push_back(std::make_unique<NextHop>(world_, oracle_, hop_address(site, site.addresses[i]), features));
     }
   }
   world_.network().on_outgoing = [this](const io::Address& remote, std::size_t) {
@@ -211,10 +278,10 @@ void Run::make_network() {
       if (std::ranges::find(site.addresses, ip) == site.addresses.end()) continue;
       std::size_t sum = 0;
       for (const std::string& each : site.addresses) {
-        sum += world_.network().outgoing(*io::Address::parse(each + ":25"));
+        sum += world_.network().outgoing(hop_address(site, each));
       }
       if (sum > scenario_.connections_per_path) {
-        oracle_.violation(std::to_string(sum) + " connections to the site of " + site.domains.front() + ", limit " +
+        oracle_.violation(std::to_string(sum) + " connections to the site at " + ip + ", limit " +
                           std::to_string(scenario_.connections_per_path));
       }
     }
@@ -261,6 +328,7 @@ Mail& Run::make_mail() {
     const bool early = number < scenario_.messages / 8;
     if (bulk() && domain == sites()[dead_site].domains.front() && !early) domain = "d3.test";
     if (where >= 8 && where < 16) domain = "d1.test";
+    if (where >= 78 && where < 90 && scenario_.lmtp) domain = "store.test";
     if (where >= 90 && where < 95) domain = "nowhere.test";
     if (where >= 95) domain = "maildir.test";
     recipients.push_back(local + "@" + domain);
@@ -300,26 +368,38 @@ void Run::start_client(std::vector<Mail*> mails) {
   manners.ahead = chance(50);
   manners.chunk = 1 + below(chance(30) ? 50'000 : 4'000);
   if (chance(20)) manners.trickle = 1 + below(600);
+  manners.resets = scenario_.callouts;
   if (scenario_.rude_clients && chance(25)) {
     manners.hang_up_after = static_cast<int>(below(20));
     manners.reset = chance(50);
+  }
+  if (scenario_.tls) {
+    manners.tls = static_cast<Client::Tls>(below(3));
+    manners.close_notify = chance(60);
+    manners.leaves_handshake = scenario_.rude_clients && chance(5);
   }
   // Clients that were done long ago go now: none of them is being called.
   std::erase_if(clients_, [](const auto& client) { return client->closed(); });
   clients_.push_back(std::make_unique<Client>(world_, oracle_, manners, std::move(mails), [this] { --clients_open_; }));
   const io::Address source = *io::Address::parse("10.2.0." + std::to_string(1 + below(20)) + ":0");
-  clients_.back()->connect(source, listener);
+  clients_.back()->connect(source, manners.tls == Client::Tls::at_once ? tls_listener : listener);
 }
 
-// Once everything is healed, two well-behaved clients: intake must have come back by itself.
+// Once everything is healed, well-behaved clients: intake must have come back by itself.
 void Run::probe() {
-  for (const bool chunking : {false, true}) {
+  std::vector<Client::Manners> all = {{.chunking = false}, {.chunking = true}};
+  if (scenario_.tls) {
+    all.push_back({.chunking = true, .tls = Client::Tls::starttls});
+    all.push_back({.tls = Client::Tls::at_once});
+  }
+  for (const Client::Manners& manners : all) {
     const std::string n = std::to_string(made_++);
     probes_.push_back(&oracle_.add("s" + n + "@senders.test", make_content(made_), {"r" + n + "@d3.test"}));
     ++clients_open_;
-    clients_.push_back(std::make_unique<Client>(world_, oracle_, Client::Manners{.chunking = chunking},
-                                                std::vector<Mail*>{probes_.back()}, [this] { --clients_open_; }));
-    clients_.back()->connect(*io::Address::parse("10.2.1.1:0"), listener);
+    clients_.push_back(std::make_unique<Client>(world_, oracle_, manners, std::vector<Mail*>{probes_.back()},
+                                                [this] { --clients_open_; }));
+    clients_.back()->connect(*io::Address::parse("10.2.1.1:0"),
+                             manners.tls == Client::Tls::at_once ? tls_listener : listener);
   }
 }
 
@@ -327,6 +407,7 @@ void Run::probe() {
 
 void Run::change_moods() {
   if (healed_) return;
+  if (scenario_.hop_tls && scenario_.moody_hops) certificates_are_good_ = chance(70);
   for (std::size_t i = 0; i < hops_.size(); ++i) {
     NextHop::Mood mood;
     if (scenario_.moody_hops && chance(70)) {
@@ -339,6 +420,7 @@ void Run::change_moods() {
       mood.lost_reply = static_cast<unsigned>(below(8));
       mood.down = chance(15);
       mood.slow_reader = chance(15);
+      if (scenario_.hop_tls) mood.tls_trouble = static_cast<unsigned>(below(40));
     }
     // Deferred for a little, so that it is settled in a later segment than its message's.
     if (bulk() && !scenario_.moody_hops) mood.temporary = static_cast<unsigned>(below(6));
@@ -429,6 +511,7 @@ void Run::heal() {
     reload_due_ = true;
   }
   zone_->set_mood({});
+  certificates_are_good_ = true;
   for (const auto& hop : hops_) {
     NextHop::Mood mood;
     mood.down = scenario_.dead_hop && hop->address().ip().to_string() == sites()[dead_site].addresses.front();
@@ -678,6 +761,10 @@ Scenario Scenario::of_seed(std::uint64_t seed) {
     }
     made.little_memory = chance(40);
   }
+  made.tls = chance(50);
+  made.hop_tls = chance(50);
+  made.lmtp = chance(50);
+  made.callouts = chance(40);
   return made;
 }
 
@@ -702,7 +789,11 @@ std::string Scenario::to_text() const {
                                                    {few_descriptors, "few descriptors"},
                                                    {little_memory, "little memory"},
                                                    {page_cache, "page cache"},
-                                                   {dead_hop, "dead hop"}};
+                                                   {dead_hop, "dead hop"},
+                                                   {tls, "TLS"},
+                                                   {hop_tls, "TLS with next hops"},
+                                                   {lmtp, "LMTP"},
+                                                   {callouts, "callouts"}};
   for (const auto& [on, name] : features) {
     if (on) text.append(", ").append(name);
   }
@@ -720,11 +811,26 @@ std::vector<Scenario> Scenario::simpler() const {
   with([](Scenario& s) { s.crashes = s.crashes > 1 ? 1 : s.crashes; });
   with([](Scenario& s) { s.stops = s.stops > 1 ? 1 : 0; });
   with([](Scenario& s) { s.reloads = s.reloads > 1 ? 1 : 0; });
-  for (bool Scenario::* feature :
-       {&Scenario::other_shards, &Scenario::power_cuts, &Scenario::network_trouble, &Scenario::disorder,
-        &Scenario::rude_clients, &Scenario::moody_hops, &Scenario::moody_dns, &Scenario::slow_disk,
-        &Scenario::write_errors, &Scenario::full_disk, &Scenario::flipped_bits, &Scenario::wall_steps,
-        &Scenario::few_descriptors, &Scenario::little_memory, &Scenario::page_cache, &Scenario::dead_hop}) {
+  for (bool Scenario::* feature : {&Scenario::other_shards,
+                                   &Scenario::power_cuts,
+                                   &Scenario::network_trouble,
+                                   &Scenario::disorder,
+                                   &Scenario::rude_clients,
+                                   &Scenario::moody_hops,
+                                   &Scenario::moody_dns,
+                                   &Scenario::slow_disk,
+                                   &Scenario::write_errors,
+                                   &Scenario::full_disk,
+                                   &Scenario::flipped_bits,
+                                   &Scenario::wall_steps,
+                                   &Scenario::few_descriptors,
+                                   &Scenario::little_memory,
+                                   &Scenario::page_cache,
+                                   &Scenario::dead_hop,
+                                   &Scenario::tls,
+                                   &Scenario::hop_tls,
+                                   &Scenario::lmtp,
+                                   &Scenario::callouts}) {
     with([&](Scenario& s) { s.*feature = false; });
   }
   with([](Scenario& s) { s.messages = s.messages / 2; });

@@ -40,6 +40,10 @@ struct Scenario {
   bool little_memory = false;
   bool page_cache = false;  // durability; then the machine keeps its power
   bool dead_hop = false;    // one site is down until the end: its mail expires
+  bool tls = false;         // two thirds of the clients
+  bool hop_tls = false;     // of next hops: where offered, required, and verified
+  bool lmtp = false;        // some mail goes to a store
+  bool callouts = false;    // next hops are asked before RCPT is answered
 
   [[nodiscard]] static Scenario of_seed(std::uint64_t seed);
   // What is switched on, for people.

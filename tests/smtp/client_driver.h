@@ -30,6 +30,10 @@ struct Message {
   mail::DsnReturn dsn_return = mail::DsnReturn::unspecified;
   std::string envelope_id;
   std::int8_t priority = 0;
+  std::optional<mail::DeliverBy> deliver_by;
+  bool require_tls = false;
+  bool tls_suffices = false;
+  bool only_ask = false;
   std::vector<mail::Notify> notify;              // of each forward path, or none
   std::vector<std::string> original_recipients;  // the same
 
@@ -46,7 +50,11 @@ struct Message {
             .dsn_requests = asked,
             .dsn_return = dsn_return,
             .envelope_id = envelope_id,
-            .priority = priority};
+            .priority = priority,
+            .deliver_by = deliver_by,
+            .require_tls = require_tls,
+            .tls_suffices = tls_suffices,
+            .only_ask = only_ask};
   }
 };
 
@@ -54,13 +62,15 @@ struct TakenResult {
   DeliveryResult::Disposition disposition = DeliveryResult::Disposition::settled;
   ConnectionVerdict connection = ConnectionVerdict::reusable;
   bool reply_unknown = false;
+  bool rcpt_answered = false;
   std::vector<mail::RecipientResult> recipients;
 };
 
 class ClientDriver {
  public:
-  ClientDriver(const ClientOptions& options, Instant now, Dialect dialect = Dialect::smtp)
-      : session(options, now, dialect), now_(now) {}
+  ClientDriver(const ClientOptions& options, Instant now, Dialect dialect = Dialect::smtp,
+               StartTls start_tls = StartTls::never, const sasl::Credentials* credentials = nullptr)
+      : session(options, now, dialect, start_tls, credentials), now_(now) {}
 
   void begin(const Message& message) {
     message_ = &message;
@@ -88,6 +98,7 @@ class ClientDriver {
         results.push_back({result.disposition,
                            result.connection,
                            result.reply_unknown,
+                           result.rcpt_answered,
                            {result.recipients.begin(), result.recipients.end()}});
       }
       if (session.want() != ClientSession::Want::content || hold_content) return;

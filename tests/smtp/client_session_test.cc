@@ -2,9 +2,12 @@
 #include <chrono>
 #include <filesystem>
 #include <fstream>
+#include <map>
+#include <optional>
 #include <sstream>
 #include <string>
 #include <string_view>
+#include <tuple>
 #include <vector>
 
 #include <gtest/gtest.h>
@@ -73,12 +76,19 @@ ClientDriver greeted(const std::vector<std::string>& extensions, const ClientOpt
 //
 // Lines of tests/smtp/transcripts/client/*.txt; text behind the letter, one space between:
 //   S: what the peer sends, with CRLF      C: what must have been handed over since the last C block, with CRLF
-//   O: an option: no-pipelining, no-chunking, fail-without-8bitmime, lmtp
+//   O: an option: no-pipelining, no-chunking, fail-without-8bitmime, lmtp, tls-when-offered, tls-always
+//   O: credentials USER PASSWORD [MECHANISM…]: what to authenticate by; without-tls: also in the clear
+//   H: the handshake is complete; with a text: it failed, and that is why
+//   N: the channel for AUTH: a nonce, and the name of a binding and what is bound, if any
+//   K: PBKDF2 is done; failed: it is not
+//   A: how AUTH went: the mechanism's name, or what was the trouble
 //   M: a content line, CRLF added; M~ without (the last)
-//   B: begin: reverse-path, forward-paths; and form=plain, body=8bitmime, smtputf8, ret=, envid=, priority=, and
+//   B: begin: reverse-path, forward-paths; and form=plain, body=8bitmime, smtputf8, ask, ret=, envid=, priority=, by=,
+//   require-tls, tls-suffices, and
 //   notify= orcpt= in pairs, one for each forward-path L: connection lost    T: the deadline passes    Q: quit() R: one
-//   recipient's result: outcome, code, status ("-": none), beyond-limit     D: disposition and connection's verdict W:
-//   what is wanted: bytes, delivery, content, close      F: code of failure()
+//   recipient's result: outcome, code, status ("-": none), beyond-limit     D: disposition, connection's verdict,
+//   "rcpt" for an answer to it W: what is wanted: bytes, delivery, content, handshake, close      F: code of failure(),
+//   and status and text behind it P: whether it is TLS that failed: yes, no
 
 struct Transcript {
   std::string name;
@@ -121,10 +131,77 @@ std::string_view text_of(Want want) {
       return "delivery";
     case Want::content:
       return "content";
+    case Want::handshake:
+      return "handshake";
+    case Want::channel:
+      return "channel";
+    case Want::salted_password:
+      return "salted_password";
     case Want::close:
       return "close";
   }
   return "?";
+}
+
+std::string_view text_of(ClientSession::AuthTrouble trouble) {
+  switch (trouble) {
+    case ClientSession::AuthTrouble::none:
+      return "none";
+    case ClientSession::AuthTrouble::unusable:
+      return "unusable";
+    case ClientSession::AuthTrouble::refused:
+      return "refused";
+    case ClientSession::AuthTrouble::put_off:
+      return "put_off";
+    case ClientSession::AuthTrouble::broken:
+      return "broken";
+  }
+  return "?";
+}
+
+std::optional<sasl::Credentials> credentials_from(const Transcript& transcript) {
+  std::optional<sasl::Credentials> credentials;
+  for (const auto& [kind, text] : transcript.lines) {
+    if (kind == 'O' && text == "without-tls" && credentials) credentials->without_tls = true;
+    if (kind != 'O' || !text.starts_with("credentials ")) continue;
+    std::istringstream words(text);
+    std::string word, user, password;
+    words >> word >> user >> password;
+    credentials.emplace().user = user;
+    credentials->password = sasl::Secret(password);
+    while (words >> word) credentials->mechanisms.add(sasl::mechanism_named(word).value());
+    if (!credentials->mechanisms.empty()) continue;
+    for (const sasl::Mechanism mechanism : sasl::all_mechanisms) credentials->mechanisms.add(mechanism);
+  }
+  return credentials;
+}
+
+void give_channel(ClientDriver& driver, const std::string& text) {
+  ASSERT_EQ(driver.session.want(), Want::channel);
+  ASSERT_EQ(driver.session.next_deadline(), never);
+  std::istringstream words(text);
+  std::string nonce, name, bound;
+  words >> nonce >> name >> bound;
+  driver.session.on_channel({.nonce = nonce, .binding_name = name, .binding = bound}, driver.now());
+  driver.turn();
+}
+
+void give_salted_password(ClientDriver& driver, const sasl::Credentials& credentials, bool computed) {
+  ASSERT_EQ(driver.session.want(), Want::salted_password);
+  ASSERT_EQ(driver.session.next_deadline(), never);
+  const sasl::ClientExchange& exchange = driver.session.exchange();
+  if (computed) {
+    // Of each transcript's hundreds of splits.
+    static std::map<std::tuple<std::string, std::string, std::uint32_t>, sasl::Digest> known;
+    auto& salted = known[{std::string(credentials.password.view()), exchange.salt(), exchange.iterations()}];
+    if (salted == sasl::Digest{}) {
+      salted = sasl::pbkdf2_hmac_sha256(credentials.password.view(), exchange.salt(), exchange.iterations());
+    }
+    driver.session.on_salted_password(salted, driver.now());
+  } else {
+    driver.session.on_salted_password_failed(driver.now());
+  }
+  driver.turn();
 }
 
 std::string text_of(const mail::RecipientResult& result) {
@@ -143,6 +220,7 @@ std::string text_of(const TakenResult& result) {
           : result.connection == ConnectionVerdict::closing ? " closing"
                                                             : " lost";
   if (result.reply_unknown) text += " unknown";
+  if (result.rcpt_answered) text += " rcpt";
   return text;
 }
 
@@ -163,12 +241,22 @@ Message message_from(const std::string& begin, const std::string& content) {
       form = mail::ContentForm::plain;
     } else if (word == "body=8bitmime") {
       message.body = mail::BodyType::eight_bit_mime;
+    } else if (word == "ask") {
+      message.only_ask = true;
     } else if (word == "smtputf8") {
       message.smtp_utf8 = true;
     } else if (word.starts_with("ret=")) {
       message.dsn_return = word == "ret=full" ? mail::DsnReturn::full : mail::DsnReturn::headers;
     } else if (word.starts_with("priority=")) {
       message.priority = static_cast<std::int8_t>(std::stoi(word.substr(9)));
+    } else if (word.starts_with("by=")) {
+      message.deliver_by = {.seconds = std::stoi(word.substr(3)),
+                            .returns = word.find(";R") != std::string::npos,
+                            .trace = word.ends_with("T")};
+    } else if (word == "require-tls") {
+      message.require_tls = true;
+    } else if (word == "tls-suffices") {
+      message.tls_suffices = true;
     } else if (word.starts_with("envid=")) {
       message.envelope_id = word.substr(6);
     } else if (word.starts_with("notify=")) {
@@ -198,14 +286,18 @@ template <class SplitsAt>
 void play(const Transcript& transcript, SplitsAt splits_at) {
   ClientOptions options = default_options();
   Dialect dialect = Dialect::smtp;
+  StartTls start_tls = StartTls::never;
   for (const auto& [kind, text] : transcript.lines) {
     if (kind != 'O') continue;
+    if (text == "tls-when-offered") start_tls = StartTls::when_offered;
+    if (text == "tls-always") start_tls = StartTls::always;
     if (text == "lmtp") dialect = Dialect::lmtp;
     if (text == "no-pipelining") options.use_pipelining = false;
     if (text == "no-chunking") options.use_chunking = false;
     if (text == "fail-without-8bitmime") options.without_eight_bit_mime = WithoutEightBitMime::fail;
   }
-  ClientDriver driver(options, start, dialect);
+  const std::optional<sasl::Credentials> credentials = credentials_from(transcript);
+  ClientDriver driver(options, start, dialect, start_tls, credentials ? &*credentials : nullptr);
   Message message;
   std::string content;
   std::size_t position = 0;
@@ -264,9 +356,35 @@ void play(const Transcript& transcript, SplitsAt splits_at) {
       case 'W':
         ASSERT_EQ(text_of(driver.session.want()), text);
         break;
-      case 'F':
-        ASSERT_EQ(std::to_string(driver.session.failure().code), text);
+      case 'H':
+        if (text.empty()) {
+          driver.session.on_secured(driver.now());
+        } else {
+          driver.session.on_tls_failed(text, driver.now());
+        }
+        driver.turn();
         break;
+      case 'N':
+        ASSERT_NO_FATAL_FAILURE(give_channel(driver, text));
+        break;
+      case 'K':
+        ASSERT_NO_FATAL_FAILURE(give_salted_password(driver, credentials.value(), text != "failed"));
+        break;
+      case 'A':
+        ASSERT_EQ(driver.session.authenticated_by() ? name_of(*driver.session.authenticated_by())
+                                                    : text_of(driver.session.auth_trouble()),
+                  text);
+        break;
+      case 'P':
+        ASSERT_EQ(driver.session.tls_failed() ? "yes" : "no", text);
+        break;
+      case 'F': {
+        const mail::Reply& failure = driver.session.failure();
+        std::string code = std::to_string(failure.code);
+        if (text.size() > code.size()) code += " " + failure.status.to_string() + " " + failure.text;
+        ASSERT_EQ(code, text);
+        break;
+      }
       default:
         FAIL() << "unknown line";
     }

@@ -39,6 +39,17 @@ TEST(ReceivedFieldTest, HasFromByWithIdForAndDate) {
                                 "\r\n\tfor <a@example.org>;\r\n\tSun, 22 Nov 2026 06:14:32 +0000\r\n");
 }
 
+TEST(ReceivedFieldTest, NamesWhatProtectedTheMessageOnItsWay) {
+  ReceivedField field = example();
+  field.tls_version = "TLSv1.3";
+  field.tls_cipher = "TLS_AES_128_GCM_SHA256";
+  EXPECT_TRUE(
+      written(field).starts_with("Received: from client.example ([192.0.2.1])\r\n"
+                                 "\t(using TLSv1.3 with cipher TLS_AES_128_GCM_SHA256)\r\n"
+                                 "\tby mx.example.test with "))
+      << written(field);
+}
+
 TEST(ReceivedFieldTest, InventsNoAddress) {
   ReceivedField field = example();
   field.peer_address_literal = {};

@@ -19,6 +19,8 @@
 #include <postern/mail/envelope.h>
 #include <postern/mail/queue_id.h>
 #include <postern/mail/reply.h>
+#include <postern/sasl/base64.h>
+#include <postern/sasl/password.h>
 #include <postern/smtp/server_options.h>
 #include <postern/smtp/server_session.h>
 
@@ -81,6 +83,11 @@ class ServerDriver {
     session_.on_content_refused(finished_.at(transaction).slot, reply, now_);
     continue_waiting_input();
   }
+  // The handshake behind STARTTLS is complete.
+  void secure() {
+    session_.on_secured({.version = "TLSv1.3", .cipher = "TLS_AES_128_GCM_SHA256"}, now_);
+    continue_waiting_input();
+  }
   void shut_down() {
     session_.on_shutdown();
     take_output();
@@ -129,6 +136,13 @@ class ServerDriver {
         case Wait::hello_verdict:
           session_.on_hello_verdict(verdict_for(wait), now_);
           break;
+        case Wait::auth_credentials:
+          session_.on_credentials(verifier_of(session_.authentication().user()), nonce,
+                                  session_.authentication().binding_name() == "tls-exporter" ? channel : "", now_);
+          break;
+        case Wait::auth_verdict:
+          judge_authentication();
+          break;
         case Wait::mail_verdict:
           session_.on_mail_verdict(verdict_for(wait), now_);
           break;
@@ -148,15 +162,39 @@ class ServerDriver {
         case Wait::content_verdict:
           finish_transaction();
           break;
+        case Wait::tls_verdict:
+          session_.on_tls_verdict(verdict_for(wait), now_);
+          break;
         case Wait::output:
         case Wait::bytes:
         case Wait::reply_slot:
+        case Wait::tls:
         case Wait::close:
           take_output();
           if (wait == Wait::output) break;
           return;
       }
     }
+  }
+
+  // Its only user, "user", has the password "pencil" [RFC 7677 §3].
+  static constexpr std::string_view nonce = "%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0";
+  static constexpr std::string_view channel = "the channel";
+  static const sasl::ScramVerifier& verifier_of(std::string_view user) {
+    static const sasl::ScramVerifier known =
+        sasl::make_scram_verifier("pencil", *sasl::from_base64("W22ZaJ0SNY7soEsUEjb6gQ=="), 4096);
+    static const sasl::ScramVerifier unknown{.iterations = 4096, .salt = "salt of a stranger"};
+    return user == "user" ? known : unknown;
+  }
+  void judge_authentication() {
+    using Step = sasl::ServerExchange::Step;
+    const sasl::ServerExchange& exchange = session_.authentication();
+    const bool good = exchange.step() == Step::proven || (exchange.step() == Step::password &&
+                                                          exchange.user() == "user" && exchange.password() == "pencil");
+    POSTERN_CHECK(exchange.step() != Step::proven || exchange.user() == "user", "nobody else can prove anything");
+    Verdict verdict = verdict_for(Wait::auth_verdict);
+    if (!good && verdict.accepted()) verdict = Verdict::refuse({535, {5, 7, 8}, "Authentication failed"});
+    session_.on_auth_verdict(verdict, now_);
   }
 
   void finish_transaction() {
@@ -189,7 +227,9 @@ class ServerDriver {
       settle();
     }
     if (session_.wait() == Wait::close) rest = {};
-    if (!rest.empty()) (void)session_.on_bytes(as_bytes(rest), now_);
+    if (rest.empty()) return;
+    (void)session_.on_bytes(as_bytes(rest), now_);
+    take_output();  // behind STARTTLS it may have had the last word
   }
 
   void take_output() {

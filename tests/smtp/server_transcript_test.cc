@@ -1,4 +1,5 @@
-// Replays the dialogues in transcripts/server: whole, byte by byte, and with one border at every byte.
+// Replays the dialogues in transcripts/server: whole, byte by byte, and with one border at every byte; and under TLS,
+// with borders in the cipher text.
 //
 //   # comment
 //   @options message_bytes_max=1000 …   before anything else; the test's options with these changed; lmtp=1
@@ -17,14 +18,17 @@
 //   @fail-finished CODE STATUS TEXT     the next finished content is refused at once
 //   @hold                               slots stay open until
 //   @durable N / @refused N CODE STATUS TEXT
+//   @secured                            the handshake behind STARTTLS is complete
 //   @shutdown / @after SECONDS          the session is told to end; time passes
 //   @open / @close                      the session now waits for bytes; wants to be closed
 //   @finished N                         so many transactions were accepted
 //   @from PATH / @to PATH PATH …        envelope of the last one
 //   @original ORCPT …                   its original recipients; -: none
 //   @dsn RET ENVID                      what it asks of reports: FULL or HDRS, xtext; -: nothing
-//   @priority N / @held DATE-TIME       of the last one
+//   @priority N / @held DATE-TIME       of the last one; @by DATE-TIME MODE, @requires-tls 0|1 too
 //   @trusted                            from now on the peer may relay
+//   @user NAME                          whom the client has shown that it is; nothing: nobody
+//   @protocol NAME                      by which the last one came, as Received has it
 //   @notify NOTIFY ORCPT                the same of its first recipient, by the next such line of the next one …
 //   @content TEXT                       its content; several lines are one text
 #include <algorithm>
@@ -48,10 +52,12 @@
 #include <postern/base/date.h>
 #include <postern/base/time.h>
 #include <postern/mail/reply.h>
+#include <postern/smtp/received_field.h>
 #include <postern/smtp/server_options.h>
 #include <postern/smtp/server_session.h>
 
 #include "tests/smtp/server_driver.h"
+#include "tests/smtp/tls_channel.h"
 
 namespace postern::smtp {
 namespace {
@@ -121,7 +127,8 @@ std::string with_queue_ids(std::string text) {
 void set_options(ServerOptions& options, std::istringstream& words) {
   const std::map<std::string, std::uint64_t*> wide = {{"message_bytes_max", &options.message_bytes_max},
                                                       {"text_line_bytes_max", &options.text_line_bytes_max},
-                                                      {"swallow_bytes_max", &options.swallow_bytes_max}};
+                                                      {"swallow_bytes_max", &options.swallow_bytes_max},
+                                                      {"data_window_bytes", &options.data_window_bytes}};
   const std::map<std::string, std::uint32_t*> narrow = {
       {"recipients_max", &options.recipients_max},   {"received_max", &options.received_max},
       {"reply_slots_max", &options.reply_slots_max}, {"errors_max", &options.errors_max},
@@ -138,7 +145,10 @@ void set_options(ServerOptions& options, std::istringstream& words) {
                                               {"offer_limits", &options.offer_limits},
                                               {"offer_mt_priority", &options.offer_mt_priority},
                                               {"offer_future_release", &options.offer_future_release},
-                                              {"offer_etrn", &options.offer_etrn}};
+                                              {"offer_etrn", &options.offer_etrn},
+                                              {"offer_deliver_by", &options.offer_deliver_by},
+                                              {"offer_require_tls", &options.offer_require_tls},
+                                              {"normalize_bare_lf", &options.normalize_bare_lf}};
   for (std::string word; words >> word;) {
     const std::string name = word.substr(0, word.find('='));
     const unsigned long long value = std::stoull(word.substr(name.size() + 1));
@@ -148,8 +158,17 @@ void set_options(ServerOptions& options, std::istringstream& words) {
       *wide.at(name) = value;
     } else if (narrow.contains(name)) {
       *narrow.at(name) = static_cast<std::uint32_t>(value);
+    } else if (name == "tls") {
+      options.tls = static_cast<TlsUse>(value);  // 0 none, 1 opportunistic, 2 required
+    } else if (name == "auth") {
+      for (const sasl::Mechanism mechanism : sasl::all_mechanisms) options.auth_mechanisms.add(mechanism);
+      options.auth_required = value == 2;  // 1 offered, 2 required
+    } else if (name == "auth_without_tls") {
+      options.auth_without_tls = value != 0;
     } else if (name == "hold_max_seconds") {
       options.hold_max = std::chrono::seconds(value);
+    } else if (name == "deliver_by_min_seconds") {
+      options.deliver_by_min = std::chrono::seconds(value);
     } else {
       *flags.at(name) = value != 0;
     }
@@ -213,8 +232,10 @@ Wait wait_named(std::string_view name) {
   if (name == "hello") return Wait::hello_verdict;
   if (name == "mail") return Wait::mail_verdict;
   if (name == "recipient") return Wait::recipient_verdict;
+  if (name == "tls") return Wait::tls_verdict;
   if (name == "wake") return Wait::wake_verdict;
   if (name == "identity") return Wait::identity_verdict;
+  if (name == "auth") return Wait::auth_verdict;
   EXPECT_EQ(name, "data");
   return Wait::data_verdict;
 }
@@ -227,7 +248,9 @@ struct Cut {
 
 class Replay {
  public:
-  Replay(const Transcript& transcript, Cut cut) : transcript_(transcript), cut_(cut) {}
+  // `channel`: what bytes of both sides go through; null: nothing.
+  Replay(const Transcript& transcript, Cut cut, TlsChannel* channel = nullptr)
+      : transcript_(transcript), cut_(cut), channel_(channel) {}
 
   void run() {
     driver_ = std::make_unique<ServerDriver>(transcript_.options, transcript_.facts);
@@ -239,7 +262,7 @@ class Replay {
           write(step.text);
           break;
         case Step::Kind::server:
-          ASSERT_EQ(driver_->take_received(), step.text);
+          ASSERT_EQ(take_received(), step.text);
           driver_->report_sent();
           break;
         case Step::Kind::directive:
@@ -248,20 +271,28 @@ class Replay {
       }
       if (testing::Test::HasFatalFailure()) return;
     }
-    EXPECT_EQ(driver_->take_received(), "") << "at the end";
+    EXPECT_EQ(take_received(), "") << "at the end";
   }
 
  private:
   void write(std::string_view bytes) {
     if (cut_.everywhere) {
-      for (std::size_t i = 0; i < bytes.size(); ++i) driver_->feed(bytes.substr(i, 1));
+      for (std::size_t i = 0; i < bytes.size(); ++i) feed(bytes.substr(i, 1));
     } else if (cut_.at && *cut_.at > written_ && *cut_.at < written_ + bytes.size()) {
-      driver_->feed(bytes.substr(0, *cut_.at - written_));
-      driver_->feed(bytes.substr(*cut_.at - written_));
+      feed(bytes.substr(0, *cut_.at - written_));
+      feed(bytes.substr(*cut_.at - written_));
     } else {
-      driver_->feed(bytes);
+      feed(bytes);
     }
     written_ += bytes.size();
+  }
+
+  void feed(std::string_view bytes) {
+    if (channel_ == nullptr) return driver_->feed(bytes);
+    channel_->to_server(bytes, [this](std::string_view piece) { driver_->feed(piece); });
+  }
+  std::string take_received() {
+    return channel_ == nullptr ? driver_->take_received() : channel_->to_client(driver_->take_received());
   }
 
   void direct(const std::string& text) {
@@ -290,6 +321,9 @@ class Replay {
       std::size_t number = 0;
       words >> number;
       driver_->answer_refused(number - 1, parse_reply(words));
+    } else if (name == "secured") {
+      ASSERT_EQ(driver_->session().wait(), Wait::tls);
+      driver_->secure();
     } else if (name == "shutdown") {
       driver_->shut_down();
     } else if (name == "after") {
@@ -340,6 +374,29 @@ class Replay {
       std::string until;
       words >> until;
       EXPECT_EQ(driver_->finished().back().envelope.head.hold_until, parse_rfc3339(until));
+    } else if (name == "by") {
+      ASSERT_FALSE(driver_->finished().empty());
+      std::string until, mode;
+      words >> until >> mode;
+      const mail::EnvelopeHead& head = driver_->finished().back().envelope.head;
+      EXPECT_EQ(head.deliver_by, parse_rfc3339(until));
+      EXPECT_EQ(head.deliver_by_returns, mode.starts_with("R"));
+      EXPECT_EQ(head.deliver_by_trace, mode.ends_with("T"));
+    } else if (name == "requires-tls") {
+      ASSERT_FALSE(driver_->finished().empty());
+      int required = 0;
+      words >> required;
+      EXPECT_EQ(driver_->finished().back().envelope.head.require_tls, required != 0);
+    } else if (name == "user") {
+      std::string user;
+      words >> user;
+      EXPECT_EQ(driver_->session().user(), user);
+    } else if (name == "protocol") {
+      ASSERT_FALSE(driver_->finished().empty());
+      std::string protocol;
+      words >> protocol;
+      const mail::EnvelopeHead& head = driver_->finished().back().envelope.head;
+      EXPECT_EQ(protocol_keyword(head.protocol, head.smtp_utf8), protocol);
     } else if (name == "dsn") {
       ASSERT_FALSE(driver_->finished().empty());
       const mail::Envelope& envelope = driver_->finished().back().envelope;
@@ -370,6 +427,7 @@ class Replay {
 
   const Transcript& transcript_;
   const Cut cut_;
+  TlsChannel* const channel_;
   std::unique_ptr<ServerDriver> driver_;
   std::size_t written_ = 0;
   std::size_t next_notify_ = 0;  // the recipient of the next @notify
@@ -408,6 +466,31 @@ TEST_P(ServerTranscript, ReadsTheSameAtEverySplit) {
   for (std::size_t at = 1; at < transcript.client_bytes && !HasFailure(); at += step) {
     SCOPED_TRACE("cut at byte " + std::to_string(at));
     Replay(transcript, {.at = at}).run();
+  }
+}
+
+TEST_P(ServerTranscript, ReadsTheSameUnderTls) {
+  const Transcript transcript = read_transcript(transcripts_folder() / (GetParam() + ".txt"));
+  ASSERT_FALSE(transcript.steps.empty());
+  // One channel after the other for each replay: records of one byte, cipher text that comes byte by byte, and borders
+  // in both. Whatever is longer is so by repetition.
+  const bool is_long = transcript.client_bytes > 8192;
+  for (const std::size_t piece : {std::size_t{1}, std::size_t{23}, std::size_t{1000}, std::size_t{100'000}}) {
+    SCOPED_TRACE("received in pieces of " + std::to_string(piece));
+    TlsChannel whole(piece);
+    Replay(transcript, {}, &whole).run();
+    if (HasFatalFailure()) return;
+    if (is_long && piece == 1) continue;
+    SCOPED_TRACE("a record for each byte");
+    TlsChannel bytes(piece);
+    Replay(transcript, {.everywhere = true}, &bytes).run();
+    if (HasFatalFailure()) return;
+  }
+  const std::size_t step = is_long ? 997 : std::max<std::size_t>(1, transcript.client_bytes / 40);
+  for (std::size_t at = 1; at < transcript.client_bytes && !HasFailure(); at += step) {
+    SCOPED_TRACE("records cut at byte " + std::to_string(at));
+    TlsChannel channel(100'000);
+    Replay(transcript, {.at = at}, &channel).run();
   }
 }
 

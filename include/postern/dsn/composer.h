@@ -27,6 +27,7 @@ enum class Action : std::uint8_t {
   failed,     // for good
   delivered,  // into a mailbox of ours
   relayed,    // to a next hop that does not offer DSN: nobody will tell more
+  delayed,    // not yet, and attempts go on
 };
 
 // One recipient to report.
@@ -37,6 +38,7 @@ struct ReportedRecipient {
   mail::Reply reply{};            // code 0: ours, not a next hop's; then no Diagnostic-Code is given
   std::string_view remote_mta{};  // name of the next hop that said so; empty: none did
   WallTime last_attempt_at{};     // epoch: unknown
+  WallTime retried_until{};       // delayed: Will-Retry-Until
 };
 
 // The original message. Views are read during compose() only.
@@ -65,9 +67,15 @@ struct Notification {
   mail::ContentFacts facts{};  // of `content`
 };
 
-// Whether the sender wants to hear of this end of the recipient: of a failure unless NOTIFY lacks FAILURE, of a success
-// when NOTIFY has SUCCESS [RFC 3461 §4.1].
+// Whether the sender wants to hear of this end of the recipient: of a failure unless NOTIFY lacks FAILURE, of a delay
+// unless it lacks DELAY, of a success when NOTIFY has SUCCESS [RFC 3461 §4.1].
 [[nodiscard]] bool wants_report(const mail::RecipientView& recipient, Action action);
+
+// Whether DELIVERY BY a time is reason enough to tell of it, whoever NOTIFY leaves out, unless it says NEVER: of a
+// delay in by-mode N; of mail that was passed on in by-mode N to a next hop that does not offer DELIVERBY, or with a
+// trace to any: which of them it is the caller knows [RFC 2852 §4.1.4.2].
+[[nodiscard]] bool deadline_wants_report(const mail::Envelope& envelope, const mail::RecipientView& recipient,
+                                         Action action);
 
 // Whether the driver must give all of the original's content to compose() when a recipient failed, not its header
 // section alone.

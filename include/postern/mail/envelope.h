@@ -44,6 +44,14 @@ struct RecipientView {
   std::string_view original_recipient;  // ORCPT as given ("rfc822;..."), still xtext; may be empty
 };
 
+// BY of MAIL [RFC 2852 §4]: the sender wants the mail delivered within so many seconds.
+struct DeliverBy {
+  std::int32_t seconds =
+      0;                 // −999,999,999 … 999,999,999; 0 and below: the time has passed, only where it does not return
+  bool returns = false;  // by-mode R: what is late is returned; else N: its sender is told, and it goes on
+  bool trace = false;    // tell of each relay that it passes
+};
+
 // How the message came in: for Received, events and DSNs.
 enum class Protocol : std::uint8_t {
   smtp,
@@ -64,10 +72,12 @@ struct EnvelopeHead {
   bool require_tls = false;
   DsnReturn dsn_return = DsnReturn::unspecified;
   Protocol protocol = Protocol::smtp;
-  std::int8_t priority = 0;  // MT-PRIORITY −9…9
-  std::uint32_t tenant = 0;  // 0: none
-  WallTime hold_until{};     // epoch: no hold
-  WallTime deliver_by{};     // epoch: none
+  std::int8_t priority = 0;         // MT-PRIORITY −9…9
+  std::uint32_t tenant = 0;         // 0: none
+  WallTime hold_until{};            // epoch: no hold
+  WallTime deliver_by{};            // epoch: none
+  bool deliver_by_returns = false;  // as in DeliverBy
+  bool deliver_by_trace = false;
 };
 
 class Envelope {

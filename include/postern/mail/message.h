@@ -30,6 +30,8 @@ struct Message {
   Envelope envelope;
   std::string added_fields;  // complete CRLF lines, none begins with a dot
   ContentFacts facts;
+  // What protected it on its way to us, for its trace; empty: nothing did. The texts live as long as the process.
+  std::string_view tls_version, tls_cipher;
   // The content is what lies in `spooled`, in order, followed by `content`.
   std::vector<SpooledPiece> spooled;
   ChunkList content;
@@ -46,6 +48,7 @@ struct Message {
     envelope.clear();
     added_fields.clear();
     facts = {};
+    tls_version = tls_cipher = {};
     spooled.clear();
     content.clear();
     spooled_only = false;

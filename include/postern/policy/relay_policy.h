@@ -1,7 +1,7 @@
 // Who may send where: the verdict on RCPT. Routes only choose the way and are not asked here.
 //
 // A recipient is accepted when its domain is one of ours, or when the peer may relay to any domain. Immutable; made
-// from the configuration and shared by all shards; a look-up allocates nothing.
+// from the configuration and shared by all shards; a look-up in ASCII allocates nothing.
 #pragma once
 
 #include <cstdint>
@@ -46,7 +46,8 @@ class RelayPolicy {
   [[nodiscard]] Verdict judge_recipient(const PeerFacts& peer, const mail::PathView& forward_path,
                                         VerdictTicket ticket) const;
 
-  // Whether mail for `domain` is taken from anyone. Case is ignored (ASCII), a final dot too.
+  // Whether mail for `domain` is taken from anyone. Case is ignored, a final dot too; U-labels are the A-labels that
+  // they stand for [RFC 5891], and cost an allocation.
   [[nodiscard]] bool accepts_domain(std::string_view domain) const;
 
   // The domain by which "<postmaster>" is routed: hostname if it is accepted, else the nearest domain above it that is,

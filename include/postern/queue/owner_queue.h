@@ -8,6 +8,9 @@
 //       ▲        (skipped while the route holds)               │
 //       └───────────────────────── deferred ───────────────────┘
 //
+// A restart brings messages in the order of the log, each perhaps for another destination than the one before. Those
+// due gather in `routing` until all are there (gather(), release()): so a connection carries many.
+//
 // Order. Ready recipients of a site leave by strict priority (MT-PRIORITY, highest first), within a priority by
 // weighted fair turns between tenants, within a tenant first come first served by the moment at which they became
 // ready; retries have no other rank than fresh mail, so neither can starve the other. Recipients of one message for one
@@ -15,6 +18,10 @@
 //
 // Age. A recipient expires at its give-up time in the states scheduled, routing and ready; in flight, the outcome
 // decides (every delivery has its own time limits), and a deferral after the give-up time expires it.
+//
+// Delay. A recipient whose sender wants to hear of it is told of once, when its message's warn_at has come: with the
+// deferral of the attempt that is made at that time or, where it waits for a route or a connection all the while, a
+// minute later. `warned` of its RetryState remembers that over restarts.
 //
 // Memory. 48 bytes per recipient and 40 per message, in slabs, plus 6–12 per message for the index by queue id: with
 // the 28 of the spool's index, a waiting recipient of a single-recipient message takes 122–128 bytes, all in.
@@ -57,11 +64,13 @@ struct MessageHead {
   mail::QueueId queue_id{};
   mail::Location location{};  // in the log that the queue id names
   WallTime give_up_at{};
+  WallTime warn_at{};             // from then on a deferral is a delay that senders are told of; epoch: never
   WallTime hold_until{};          // epoch: no hold
   std::uint32_t sender_hash = 0;  // of the reverse-path, for selections: what it finds is then compared in the spool
   std::uint32_t tenant = 0;       // 0: none
   std::int8_t priority = 0;       // MT-PRIORITY −9…9
   bool null_sender = false;
+  bool strict = false;  // nothing is tried behind give_up_at: no last_chance
 };
 
 // Where a recovered recipient stands (from its RetryState).
@@ -75,6 +84,7 @@ struct NewRecipient {
   std::string_view destination{};  // route key: what the driver routes by, usually the domain in lower case; not empty
   std::uint32_t hash = 0;          // of the forward-path, for selections
   std::optional<RetryPoint> retry{};
+  bool warn = false;  // the sender wants to be told of a delay, and has not been
 };
 
 struct DestinationIdTag;
@@ -110,6 +120,12 @@ struct RetryUpdate {
   mail::QueueId queue_id{};
   mail::Location location{};
   std::uint16_t recipient = 0;
+  // The sender is to be told of the delay: in a DSN that is written in one batch with this state. Once per recipient.
+  bool warn = false;
+  // False (and `warn` is true): it waits for its attempt still, so that the last reply is none; the one of the attempt
+  // before is in its RetryState in the spool.
+  bool attempted = true;
+  WallTime give_up_at{};
   RetryState state{};
 };
 
@@ -123,11 +139,14 @@ class OwnerQueue {
   struct Options {
     RetrySchedule schedule{};
     std::vector<TenantWeight> tenant_weights{};  // tenants not named weigh 1
-    // Overdue retries of a restart are spread over this span.
+    // Overdue retries of a restart are spread over this span, from their add(), or from release().
     Duration restart_spread = std::chrono::seconds(5);
     // What came from the disk already past its give-up time gets one attempt, and this long to have it: an outage of
     // ours must not return mail that was never tried.
     Duration last_chance = std::chrono::minutes(10);
+    // What is being tried when its warn_at comes, and what comes from the disk with it past, has so long to arrive or
+    // to be deferred before its sender is told.
+    Duration warn_patience = std::chrono::minutes(1);
     // Destinations without recipients are remembered with their route, so that a steady stream to few domains is
     // not routed once per message; the oldest go first.
     std::size_t idle_destinations_max = 4096;
@@ -154,6 +173,11 @@ class OwnerQueue {
   // The spool has moved the message's record. Unknown ids are ignored. Works already pulled and outputs not yet taken
   // keep the old one.
   void on_moved(mail::QueueId queue_id, mail::Location location);
+  // From now until release(), retries that are overdue or come due wait for the rest of their destination's; what is
+  // due for the first time waits for nothing, and takes along what has gathered for its destination.
+  void gather() { gathering_ = true; }
+  // All are there: the gathered become due by destinations, spread over restart_spread.
+  void release(ClockPair now);
 
   // --- routes
   // A destination with due recipients and no valid route; each is given once, and answered by exactly one of the three
@@ -211,7 +235,7 @@ class OwnerQueue {
  private:
   enum class State : std::uint8_t { scheduled, routing, ready, in_flight };
   struct Entry {
-    std::int64_t timer_at = 0;  // monotonic ns: due time when scheduled, give-up time when routing or ready
+    std::int64_t timer_at = 0;  // monotonic ns: due time when scheduled; routing or ready: to be told of, or given up
     std::uint32_t recipient_hash = 0;
     std::uint32_t message = 0;
     std::uint32_t destination = 0;
@@ -222,14 +246,19 @@ class OwnerQueue {
     std::uint16_t recipient = 0;
     std::uint16_t attempts = 0;
     State state = State::scheduled;
+    bool warn = false;  // as in NewRecipient
   };
   static_assert(sizeof(Entry) == 48);
 
+  static constexpr std::int64_t never_ns = INT64_MAX;
   struct Message {
     mail::QueueId queue_id{};
-    std::uint64_t position = 0;   // of its location, in the log of its queue id
-    std::int64_t give_up_at = 0;  // monotonic ns
-    std::uint32_t length = 0;     // of its location
+    std::uint64_t position = 0;  // of its location, in the log of its queue id
+    // Both times in eight bytes: a monotonic one in units of 4 ms, which last for 580 years, and how much earlier a
+    // delay is told of.
+    std::uint64_t give_up : 42 = 0;
+    std::uint64_t warn_before : 22 = 0;  // seconds before the give-up time, up to 48 days; 0: never
+    std::uint32_t length = 0;            // of its location
     std::uint32_t sender_hash = 0;
     std::uint32_t tenant = 0;
     std::uint16_t outstanding = 0;  // recipients not settled
@@ -240,6 +269,14 @@ class OwnerQueue {
 
     [[nodiscard]] mail::Location location() const {
       return {.log = static_cast<std::uint16_t>(queue_id.log()), .length = length, .position = position};
+    }
+    static constexpr unsigned give_up_shift = 22;
+    // Both rounded up: nothing happens early.
+    void set_times(std::int64_t give_up_ns, std::int64_t warn_ns);
+    [[nodiscard]] std::int64_t give_up_at() const { return static_cast<std::int64_t>(give_up << give_up_shift); }
+    // `never_ns`: senders are not told of a delay.
+    [[nodiscard]] std::int64_t warn_at() const {
+      return warn_before == 0 ? never_ns : give_up_at() - static_cast<std::int64_t>(warn_before) * 1'000'000'000;
     }
   };
   static_assert(sizeof(Message) == 40);
@@ -334,6 +371,9 @@ class OwnerQueue {
 
   void schedule(std::uint32_t index, std::int64_t due);
   void become_due(std::uint32_t index, ClockPair now);
+  void wait_for_route(std::uint32_t index);
+  void ask_route(std::uint32_t destination);
+  void release_some(ClockPair now);
   void make_ready(std::uint32_t index, SiteId site, bool in_front);
   void leave_ready(std::uint32_t index);
   [[nodiscard]] std::uint32_t lane_for(Site& site, const Message& message);
@@ -344,6 +384,9 @@ class OwnerQueue {
   void defer(std::uint32_t index, mail::Reply reply, ClockPair now, std::uint64_t seed);
   void settle(std::uint32_t index, SettledAs outcome, mail::Reply reply);
   void expire(std::uint32_t index);
+  // When one that waits for a route or a connection is to be told of, or else given up.
+  [[nodiscard]] std::int64_t patience_ends(const Entry& entry) const;
+  void tell_of_wait(std::uint32_t index, ClockPair now);
 
   void on_timer(std::uint32_t index, ClockPair now);
   void on_no_route(DestinationId id, BatchKind kind, const mail::Reply& reply, ClockPair now);
@@ -369,6 +412,9 @@ class OwnerQueue {
   absl::flat_hash_map<std::uint64_t, std::uint32_t> bundles_;
 
   Wheel wheel_;
+  bool gathering_ = false;
+  std::uint32_t released_ = 0, release_end_ = 0;  // places in destinations_; equal: nothing to release
+  Instant release_began_{}, release_next_{};
   IndexList idle_destinations_;
   std::size_t idle_destination_count_ = 0;
   std::size_t text_bytes_ = 0;  // of destinations, outside their records

@@ -3,6 +3,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -12,6 +13,7 @@
 #include <postern/mail/outcome.h>
 #include <postern/mail/reply.h>
 #include <postern/mail/site.h>
+#include <postern/route/tls_policy.h>
 
 namespace postern::route {
 
@@ -39,10 +41,14 @@ struct Route {
   Verdict verdict = Verdict::defer;
   mail::Transport transport = mail::Transport::smtp;
   // Canonical: "mx:HOST,HOST…:PORT" (host names sorted), "smtp:HOST:PORT", "lmtp:HOST:PORT", "lmtp:unix:PATH",
-  // "maildir:TEMPLATE", "discard"; for defer and fail "unresolved:DOMAIN". Equal keys are one site.
+  // "maildir:TEMPLATE", "discard"; for defer and fail "unresolved:DOMAIN". A route with a TLS policy of its own has
+  // that behind a semicolon: its connections are no other's. So does one with credentials ("auth=NAME"). Equal keys are
+  // one site.
   std::string site_key;
   mail::SiteId site;
   std::vector<NextHop> next_hops;  // never empty for deliver by smtp and lmtp
+  std::optional<TlsPolicy> tls;    // of connections over TCP; nullopt: as usual
+  std::string credentials;         // the name of those that connections are authenticated by; empty: they are not
   std::string maildir;             // path template, for expand_maildir()
   mail::Reply reply;               // defer, fail
   Instant expires_at = never;      // resolve again after this; never for routes that no DNS answer shaped

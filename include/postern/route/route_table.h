@@ -14,6 +14,7 @@
 #include <postern/base/ip.h>
 #include <postern/base/status.h>
 #include <postern/mail/envelope.h>
+#include <postern/route/tls_policy.h>
 
 namespace postern::route {
 
@@ -47,6 +48,18 @@ struct Via {
   std::string unix_path{};             // lmtp:unix:PATH
   std::string text{};                  // maildir: path template; reject: what to say, without codes
 
+  std::optional<TlsPolicy> tls{};  // of the route's own; not given by parse_via()
+  std::string credentials{};       // the name of those to authenticate by; empty: none; not given by parse_via()
+
+  // Whether its next hops are asked who exists; nullopt: as usual. Not given by parse_via().
+  std::optional<bool> callout{};
+
+  // Leads to next hops, which can be asked something.
+  [[nodiscard]] bool has_next_hops() const { return kind == Kind::mx || names_hosts(); }
+  // Leads to hosts over TCP, where TLS may be spoken.
+  [[nodiscard]] bool may_speak_tls() const { return kind == Kind::mx || (names_hosts() && unix_path.empty()); }
+  // Leads to those alone whom the operator named, over TCP: a password goes nowhere that DNS chose.
+  [[nodiscard]] bool may_authenticate() const { return names_hosts() && unix_path.empty(); }
   // The operator named the next hop: no MX look-up, and refuse_networks has no say.
   [[nodiscard]] bool names_hosts() const { return kind == Kind::smtp || kind == Kind::lmtp; }
 

@@ -15,6 +15,7 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -26,10 +27,18 @@
 #include <postern/mail/envelope.h>
 #include <postern/mail/outcome.h>
 #include <postern/mail/reply.h>
+#include <postern/sasl/client_exchange.h>
 #include <postern/smtp/dialect.h>
 #include <postern/smtp/reply_parser.h>
 
 namespace postern::smtp {
+
+// What a session makes of STARTTLS [RFC 3207].
+enum class StartTls : std::uint8_t {
+  never,
+  when_offered,  // and goes on without when it is refused
+  always,        // a peer that does not offer it, or refuses it, gets nothing
+};
 
 // RFC 5321 §4.5.3.2. Each counts from the moment when the peer has its turn; bytes of an unfinished reply extend
 // nothing.
@@ -74,6 +83,10 @@ struct PeerExtensions {
   bool mt_priority = false;
   bool starttls = false;
   bool require_tls = false;
+  sasl::MechanismSet mechanisms = {};  // of AUTH, those that are known here
+  bool auth = false;                   // AUTH was offered, with whatever mechanisms
+  bool deliver_by = false;
+  std::uint32_t deliver_by_min = 0;  // seconds that by-mode R must have left [RFC 2852 §3]
   bool size = false;
   std::uint64_t size_max = 0;    // 0: no limit known
   std::uint64_t mail_max = 0;    // LIMITS MAILMAX=, transactions per session; 0: not given [RFC 9422]
@@ -101,6 +114,16 @@ struct DeliveryRequest {
   mail::DsnReturn dsn_return = mail::DsnReturn::unspecified;
   std::string_view envelope_id = {};  // still xtext; empty: not given
   std::int8_t priority = 0;           // MT-PRIORITY, −9…9; sent when the peer offers it
+  // What is left of the sender's time. By-mode R goes to nobody who does not offer DELIVERBY, but by LMTP, where the
+  // journey ends [RFC 2852 §4.1.4]; N is sent when it is offered.
+  std::optional<mail::DeliverBy> deliver_by = {};
+  // REQUIRETLS: a message that has a sender goes only to whom it is offered by, on a connection that suffices; one that
+  // has none goes anyway [RFC 8689 §5].
+  bool require_tls = false;
+  bool tls_suffices = false;  // the peer is who was configured, by its certificate [RFC 8689 §4.2.1]
+  // Nothing is delivered: MAIL and RCPT are said, and what they are answered is the result. `relayed` says that the
+  // peer would take it. The transaction ends with the RSET before the next one, or with the session.
+  bool only_ask = false;
 };
 
 // How the content goes out: the added fields, then the content (stuffed if `stuff`), then `trailer`.
@@ -125,8 +148,8 @@ struct DeliveryResult {
     // A connection used before turned out to be dead or unwilling before it took anything of this delivery: no attempt
     // at all. Deliver over a new connection. The recipients' results say deferred, for a driver that cannot.
     retry_on_fresh_connection,
-    // This host lacks SMTPUTF8, BINARYMIME or 8BITMIME, which the message needs: another host of the site may have it.
-    // When none has, the recipients' results (failed, 5.6.7 or 5.6.3) stand.
+    // This host lacks SMTPUTF8, BINARYMIME, 8BITMIME, DELIVERBY or REQUIRETLS, which the message needs: another host of
+    // the site may have it. When none has, the recipients' results (failed, 5.6.7, 5.6.3, 5.3.3, 5.7.30) stand.
     host_lacks_extension,
   };
   Disposition disposition = Disposition::settled;
@@ -134,6 +157,7 @@ struct DeliveryResult {
   // All of the content went out and the reply never came (LMTP: not that of every recipient): deferred, and perhaps
   // delivered twice by the next attempt.
   bool reply_unknown = false;
+  bool rcpt_answered = false;  // of only_ask: the results' replies are those to RCPT, and not to something before it
   // One per forward path, in order of the request. Replies with code 0 are ours (status and text say what happened).
   // Valid until the next begin(); may be moved from.
   std::span<mail::RecipientResult> recipients;
@@ -148,30 +172,58 @@ class ClientSession {
     bytes,     // on_bytes(), when the peer answers
     delivery,  // idle: begin(), or quit(). Keep reading: what a peer sends now ends the connection
     content,   // send what content_plan() says, then on_content_sent(); replies may come meanwhile: on_bytes() as ever
-    close,     // send what output() holds, then close; nothing more will be wanted
+    // Secure the connection, then on_secured() or on_tls_failed(). No byte may come before (on_bytes() ends it all),
+    // and no deadline runs: it is the driver's.
+    handshake,
+    // AUTH is due: on_channel(). No deadline runs until then.
+    channel,
+    // PBKDF2 is due, in another thread: on_salted_password() or on_salted_password_failed(). No deadline runs.
+    salted_password,
+    close,  // send what output() holds, then close; nothing more will be wanted
   };
 
-  // The connection stands and the greeting is awaited. `options` must outlive the session.
-  ClientSession(const ClientOptions& options, Instant now, Dialect dialect = Dialect::smtp) : options_(&options) {
-    reset(now, dialect);
+  // The connection stands and the greeting is awaited. `options` must outlive the session, and so must `credentials`,
+  // until the next reset(). With credentials a peer that does not let us authenticate gets nothing else of us.
+  ClientSession(const ClientOptions& options, Instant now, Dialect dialect = Dialect::smtp,
+                StartTls start_tls = StartTls::never, const sasl::Credentials* credentials = nullptr)
+      : options_(&options) {
+    reset(now, dialect, start_tls, credentials);
   }
   ClientSession(ClientSession&&) = default;
   ClientSession& operator=(ClientSession&&) = default;
   // A new connection with the buffers of the old session: pools recycle sessions. A result not taken is lost.
-  void reset(Instant now, Dialect dialect = Dialect::smtp);
+  void reset(Instant now, Dialect dialect = Dialect::smtp, StartTls start_tls = StartTls::never,
+             const sasl::Credentials* credentials = nullptr);
 
   [[nodiscard]] Want want() const;
 
   // Bytes to hand to the connection, before any content. Valid until the next non-const call.
   [[nodiscard]] Bytes output() const;
   void on_output_taken(std::size_t bytes);
+  // It holds a password, or what proves one: whoever copies it wipes the copy.
+  [[nodiscard]] bool output_is_secret() const { return output_secret_; }
 
   // Reads the peer's bytes, always all of them; they may end anywhere and are not kept.
   void on_bytes(Bytes bytes, Instant now);
   // Reset, end of file, or a failed send. Bytes received before go to on_bytes() first.
   void on_connection_lost(Instant now);
 
-  // No deadline runs in want() delivery (idle time is the pool's affair) and close.
+  // The handshake that want() asked for is complete: greets again, for what was said before it counts for nothing
+  // [RFC 3207 §4.2].
+  void on_secured(Instant now);
+  // The handshake failed, or what it secured broke: in place of on_connection_lost(), with a better reason.
+  void on_tls_failed(std::string_view reason, Instant now);
+
+  // In want() channel. Says AUTH, with the strongest mechanism that the peer offers and the credentials allow.
+  void on_channel(const sasl::ClientExchange::Channel& channel, Instant now);
+  // In want() salted_password; of exchange().
+  void on_salted_password(const sasl::Digest& salted, Instant now);
+  void on_salted_password_failed(Instant now);
+  // In want() salted_password: whose salt() and iterations() are wanted.
+  [[nodiscard]] const sasl::ClientExchange& exchange() const { return *exchange_; }
+
+  // No deadline runs in want() delivery (idle time is the pool's affair), handshake, channel, salted_password and
+  // close.
   [[nodiscard]] Instant next_deadline() const { return deadline_; }
   void on_deadline(Instant now);
 
@@ -199,8 +251,22 @@ class ClientSession {
   void quit(Instant now);
 
   [[nodiscard]] ConnectionVerdict connection() const { return connection_; }
-  // The peer greeted us and answered EHLO or HELO.
+  // The peer greeted us and answered EHLO or HELO, under TLS where that was to be, and took our credentials.
   [[nodiscard]] bool greeted() const { return greeted_; }
+  // What ended the session lay between STARTTLS and the greeting under TLS, and was no reply to the latter: without TLS
+  // this host might do.
+  [[nodiscard]] bool tls_failed() const { return tls_failed_; }
+  // Why AUTH led to nothing, when that is what ended the session before greeted().
+  enum class AuthTrouble : std::uint8_t {
+    none,
+    unusable,  // no TLS, not offered, or by no mechanism that may be used: nothing was said
+    refused,   // 5yz: the same would be answered again
+    put_off,   // 4yz
+    broken,    // the exchange went wrong: the peer could not prove itself, or went out of step; or was lost in it
+  };
+  [[nodiscard]] AuthTrouble auth_trouble() const { return auth_trouble_; }
+  // Behind greeted(): how we authenticated; nullopt: without credentials.
+  [[nodiscard]] std::optional<sasl::Mechanism> authenticated_by() const { return authenticated_by_; }
   // When want() became close before greeted(): why, in the peer's words or, with code 0, in ours. The next host is due;
   // a 5xx here (554, 521, 556) is the host's refusal, not the message's [RFC 5321 §3.1, RFC 7504].
   // Later: what ended the session, code 0 and no text when nothing went wrong.
@@ -212,7 +278,20 @@ class ClientSession {
   [[nodiscard]] std::uint64_t transactions() const { return transactions_; }
 
  private:
-  enum class State : std::uint8_t { greeting, ehlo, helo, idle, transaction, quitting, closed };  // ehlo: or LHLO
+  enum class State : std::uint8_t {
+    greeting,
+    ehlo,  // or LHLO
+    helo,
+    starttls,   // said, not answered
+    handshake,  // the driver's turn
+    channel,    // the same
+    auth,       // said, not answered to the end
+    salting,    // the driver's turn
+    idle,
+    transaction,
+    quitting,
+    closed
+  };
   // What a transaction's next reply answers.
   enum class Step : std::uint8_t { rset, mail, rcpt, data, bdat, end_of_data };
   enum class Content : std::uint8_t { not_yet, wanted, sent };
@@ -234,11 +313,28 @@ class ClientSession {
     bool discarding = false;       // 354 came with no recipient accepted: nothing but the final dot is sent
     bool peer_is_clean = false;    // the peer has ended the transaction, for better or worse: no RSET is due
     bool content_refused = false;  // LMTP: by at least one recipient's last reply
+    bool only_ask = false;         // no DATA or BDAT is among the commands
     Content content = Content::not_yet;
   };
 
   // Dialogue.
   void on_reply(Instant now);
+  void say_hello();
+  void on_hello_accepted();
+  void on_starttls_reply();
+  void on_greeted();
+  // AUTH, in client_auth.cc.
+  void prepare_authentication();
+  void on_auth_reply();
+  void on_auth_challenge();
+  void go_on_with_exchange();
+  void write_auth_line(std::string_view before, std::string_view response);
+  void end_authentication(AuthTrouble trouble, mail::EnhancedStatus status, std::string_view text,
+                          std::string_view last_words = {});
+  [[nodiscard]] std::string shown(const mail::Reply& reply) const;
+  [[nodiscard]] bool authenticating() const {
+    return state_ == State::channel || state_ == State::auth || state_ == State::salting;
+  }
   void on_transaction_reply(Instant now);
   void on_mail_reply();
   void on_rcpt_reply(std::size_t recipient);
@@ -264,6 +360,7 @@ class ClientSession {
   void open_recipients(const DeliveryRequest& request);
   void refuse_unsendable(const DeliveryRequest& request);
   [[nodiscard]] bool takes_domain_of(std::string_view forward_path);
+  [[nodiscard]] mail::Reply refusal_of_promises(const DeliveryRequest& request) const;
   void plan_content(const DeliveryRequest& request);
   void write_commands(const DeliveryRequest& request);
   void settle(std::size_t recipient, mail::Outcome outcome, const mail::Reply& reply);
@@ -282,7 +379,17 @@ class ClientSession {
   ReplyParser parser_;
   State state_ = State::greeting;
   ConnectionVerdict connection_ = ConnectionVerdict::reusable;
+  StartTls start_tls_ = StartTls::never;
+  bool starttls_said_ = false;
+  bool secured_ = false;
+  bool tls_failed_ = false;
   bool greeted_ = false;
+  const sasl::Credentials* credentials_ = nullptr;
+  std::optional<sasl::ClientExchange> exchange_;  // while authenticating
+  std::optional<sasl::Mechanism> authenticated_by_;
+  AuthTrouble auth_trouble_ = AuthTrouble::none;
+  bool response_held_ = false;  // AUTH was said without the response that is ready
+  bool output_secret_ = false;
   bool reset_due_ = false;  // the peer holds a transaction that came to nothing: RSET goes before the next MAIL
   bool has_result_ = false;
   PeerExtensions extensions_;

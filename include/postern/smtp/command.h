@@ -1,5 +1,5 @@
 // Reading of command lines [RFC 5321 §4.1.1, RFC 3030 §2, RFC 1870, RFC 3461 §4, RFC 4865, RFC 6152,
-// RFC 6531, RFC 6710].
+// RFC 4954 §5, RFC 6531, RFC 6710, RFC 2852, RFC 8689].
 //
 // Grammar only: whether a command is in order, offered or permitted is the session's to say. Everything is a view into
 // the line. Driven by smtp/server_session.cc.
@@ -89,6 +89,9 @@ struct OfferedParameters {
   bool dsn = false;
   bool mt_priority = false;
   bool future_release = false;
+  bool auth = false;
+  bool deliver_by = false;
+  bool require_tls = false;
 };
 
 struct MailArguments {
@@ -102,6 +105,9 @@ struct MailArguments {
   std::int8_t priority = 0;                                   // MT-PRIORITY=, −9…9
   std::optional<Duration> hold_for;                           // HOLDFOR=, 0 … 999,999,999 seconds
   WallTime hold_until{};                                      // HOLDUNTIL=; epoch: not given
+  std::string_view submitter;                                 // AUTH=, still xtext, or "<>"; empty: not given
+  std::optional<mail::DeliverBy> deliver_by;                  // BY=
+  bool require_tls = false;                                   // REQUIRETLS
 };
 
 // `arguments` of MAIL: "FROM:<path> [SP parameters]". White space behind the colon is tolerated, as everyone does.

@@ -51,7 +51,7 @@ class ContentScanner {
   // The empty line behind the header section was seen.
   [[nodiscard]] bool header_ended() const { return !state_.in_header; }
 
-  // What the vector code works on; public for it alone.
+  // What the vector code works on, and whoever takes the content up in its middle.
   struct State {
     std::uint64_t line_bytes = 0;  // of the current line so far, its CR included; 0: at the start of a line
     bool previous_cr = false;      // the last byte was CR
@@ -59,6 +59,7 @@ class ContentScanner {
     bool received_possible = true;  // the line so far is a prefix of "Received" WSP*
     std::uint8_t held = 0;          // bytes held back: 0, "." or ".\r", at the start of a line
   };
+  [[nodiscard]] const State& state() const { return state_; }
 
  private:
   mail::ContentFacts facts_;

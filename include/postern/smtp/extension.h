@@ -23,6 +23,8 @@ enum class Extension : std::uint8_t {
   mt_priority,
   future_release,
   etrn,
+  deliver_by,
+  require_tls,  // under TLS alone
 };
 
 struct ExtensionSet {

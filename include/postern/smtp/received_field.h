@@ -18,7 +18,8 @@ struct ReceivedField {
   std::string_view peer_address_literal;  // "[192.0.2.1]"; empty for a peer without one (unix socket, a DSN of ours)
   std::string_view hostname;              // ours
   mail::Protocol protocol = mail::Protocol::smtp;
-  bool smtp_utf8 = false;  // the transaction asked for SMTPUTF8
+  bool smtp_utf8 = false;                        // the transaction asked for SMTPUTF8
+  std::string_view tls_version{}, tls_cipher{};  // "TLSv1.3", "TLS_AES_128_GCM_SHA256"; empty: no TLS
   mail::QueueId id;
   // The forward-path of a transaction with exactly one recipient, else empty: naming one of several to all of them
   // would disclose a blind copy [RFC 5321 §7.2].
@@ -29,9 +30,10 @@ struct ReceivedField {
 // Appends
 //   Received: from HELO ([192.0.2.1])<CRLF><TAB>by HOST with ESMTP id QUEUEID<CRLF><TAB>for
 //   <x@example.net>;<CRLF><TAB>DATE<CRLF>
-// (without a `for` line when there is no only_recipient, without parentheses when there is no address). A HELO name is
-// shown with '?' for each byte that is no letter, digit or one of ".-_:[]", cut at 255 bytes, and as "unknown" when
-// empty; so neither it nor anything else ends a line.
+// (under TLS with a line "(using TLSv1.3 with cipher TLS_AES_128_GCM_SHA256)" before `by`, without a `for` line when
+// there is no only_recipient, without parentheses when there is no address). A HELO name is shown with '?' for each
+// byte that is no letter, digit or one of ".-_:[]", cut at 255 bytes, and as "unknown" when empty; so neither it nor
+// anything else ends a line.
 void append_received_field(std::string& out, const ReceivedField& field);
 
 // The keyword behind "with": "ESMTP", "ESMTPSA", "UTF8SMTP" …

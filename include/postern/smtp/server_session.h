@@ -1,4 +1,4 @@
-// The server side of one SMTP or LMTP session, without I/O [RFC 5321, 1870, 2033, 2034, 2920, 3030, 6152, 6531].
+// The server side of one SMTP or LMTP session, without I/O [RFC 5321, 1870, 2033, 2034, 2920, 3030, 4954, 6152, 6531].
 //
 // A driver (ingress) feeds bytes and verdicts through on_*(), fetches content and transactions through take_*(), sends
 // output() and calls on_deadline() when next_deadline() has passed. The session asks no clock, keeps no content, knows
@@ -30,15 +30,19 @@
 #include <postern/mail/envelope.h>
 #include <postern/mail/queue_id.h>
 #include <postern/mail/reply.h>
+#include <postern/sasl/server_exchange.h>
 #include <postern/smtp/client_identity.h>
 #include <postern/smtp/command.h>
 #include <postern/smtp/content_scanner.h>
+#include <postern/smtp/newline_normalizer.h>
 #include <postern/smtp/server_options.h>
 
 namespace postern::smtp {
 
 // With CRLF. RFC 5321 §4.5.3.1.4 asks for 512, and for more where parameters are offered.
 inline constexpr std::size_t command_line_bytes_max = 2048;
+inline constexpr std::size_t auth_line_bytes_max =
+    12288;  // AUTH and what the client says in its exchange [RFC 4954 §4]
 // A line beyond that is read to its end to be answered 500, but a line without end closes the session here.
 inline constexpr std::size_t command_line_swallow_max = std::size_t{64} << 10;
 // Of replies that the driver has not taken, or that stand behind open slots; exceeded by at most one reply, which
@@ -58,16 +62,27 @@ struct ServerFacts {
   bool may_xforward = false;
 };
 
+// What protects the session's bytes; absent: nothing does. The texts live as long as the process.
+struct TlsFacts {
+  std::string_view version;    // "TLSv1.3"
+  std::string_view cipher;     // "TLS_AES_128_GCM_SHA256"
+  bool peer_verified = false;  // the client showed a certificate that we have reason to believe
+};
+
 enum class Wait : std::uint8_t {
   bytes,              // on_bytes(), when the client sends more.
   connect_verdict,    // on_connect_verdict(), before the greeting. The first of all waits.
   wake_verdict,       // on_wake_verdict(), for wake_domain() just read.
   identity_verdict,   // on_identity_verdict(), for asserted_client() just read.
   hello_verdict,      // on_hello_verdict(), for hello_name() just read.
+  auth_credentials,   // on_credentials(), for authentication().user() and what its channel is to be bound to.
+  auth_verdict,       // on_auth_verdict(), for what authentication() has come to.
   mail_verdict,       // on_mail_verdict(), for envelope()'s reverse_path() and head.declared_size.
   recipient_verdict,  // on_recipient_verdict(), for recipient() just read.
   data_verdict,       // on_data_verdict(), for the whole envelope(), before its first byte of content.
   content_verdict,    // A content is complete: take_transaction(), or on_content_failed() to refuse it at once.
+  tls_verdict,        // on_tls_verdict(), for a STARTTLS just read.
+  tls,         // on_secured(), once output() has left and the handshake behind it is complete; bytes are not ours.
   reply_slot,  // on_content_durable() or on_content_refused(): all slots are taken, or too many replies stand behind
                // one.
   output,      // on_output_taken(): output() has reached its bound, the client does not read.
@@ -105,12 +120,18 @@ class ServerSession {
   [[nodiscard]] Wait wait() const;
 
   // Both clocks at one moment, from which the session reckons wall time; to be called again from time to time, as
-  // clocks are set. Only FUTURERELEASE needs it.
+  // clocks are set. FUTURERELEASE and DELIVERBY need it.
   void set_clocks(ClockPair clocks) { clocks_ = clocks; }
   // The peer is another than was thought; before the connect verdict.
   void set_facts(ServerFacts facts) { facts_ = std::move(facts); }
   // Whether the peer may relay: its priority counts, and it may have mail held. For the commands that follow.
   void set_trusted(bool trusted) { trusted_ = trusted; }
+  // For as long as connections are short: no wait for the client is longer than this, one that has begun included;
+  // nullopt: as the options say.
+  void set_idle_max(std::optional<Duration> most) { idle_max_ = most; }
+  // Whom the client has shown that it is, by AUTH or, by XCLIENT, to a peer that we believe; "": nobody. Whoever it is
+  // is trusted.
+  [[nodiscard]] std::string_view user() const { return user_; }
 
   // --- input ---------------------------------------------------------------------------------------------------------
   // Reads from `bytes`, which may end anywhere, also between CR and LF. Returns the count consumed; short of all only
@@ -123,7 +144,8 @@ class ServerSession {
 
   // The piece of the current transaction's content found by the last on_bytes(); empty when there was none. To be
   // appended to what was collected before. In the form in which it came: from DATA still dot-stuffed, with the last
-  // line's CRLF and without the final dot's line. Valid until the next on_bytes() or the end of the bytes given to it.
+  // line's CRLF and without the final dot's line; with normalize_bare_lf it may be twice as long as what was consumed.
+  // Valid until the next on_bytes() or the end of the bytes given to it.
   // A second call returns nothing.
   [[nodiscard]] Bytes take_content();
 
@@ -152,6 +174,26 @@ class ServerSession {
   // recipients_max.
   void on_recipient_expanded(std::span<const std::string_view> forward_paths, Instant now = {});
   void on_data_verdict(const Verdict& verdict, Instant now = {});
+  // Accepting answers 220 [RFC 3207 §4]; behind it input is early until on_output_sent(), and the handshake's from then
+  // on.
+  void on_tls_verdict(const Verdict& verdict, Instant now = {});
+
+  // Only in Wait::auth_credentials and Wait::auth_verdict: how far the exchange has come, its step() being credentials,
+  // or password, proven or failed.
+  [[nodiscard]] const sasl::ServerExchange& authentication() const { return *exchange_; }
+  // As sasl::ServerExchange::on_credentials() wants them.
+  void on_credentials(const sasl::ScramVerifier& verifier, std::string_view nonce, std::string_view channel_binding,
+                      Instant now = {});
+  // Accepted: the client is user() from now on; never for an exchange that has failed.
+  void on_auth_verdict(const Verdict& verdict, Instant now = {});
+
+  // The connection speaks TLS from here on: in Wait::tls, or (a listener with TLS from the first byte on) before the
+  // connect verdict. What the client has said before is forgotten [RFC 3207 §4.2].
+  void on_secured(const TlsFacts& tls, Instant now = {});
+  [[nodiscard]] const std::optional<TlsFacts>& tls() const { return tls_; }
+
+  // Commands and contents answered negatively since the last one that was accepted.
+  [[nodiscard]] std::uint32_t negative_replies() const { return errors_ + refusals_; }
 
   // --- what a verdict is about
   // -------------------------------------------------------------------------------------------
@@ -164,8 +206,8 @@ class ServerSession {
   // In Wait::hello_verdict the name just said, afterwards the accepted one; "" before any.
   [[nodiscard]] std::string_view hello_name() const;
   // Of the current transaction; nullptr when there is none. head has declared_size, body, smtp_utf8, dsn_return,
-  // priority, hold_until and protocol; the rest (received_at, client …) is the driver's to set in what
-  // take_transaction() gave.
+  // priority, hold_until, deliver_by…, require_tls and protocol; the rest (received_at, client …) is the driver's to
+  // set in what take_transaction() gave.
   [[nodiscard]] const mail::Envelope* envelope() const { return transaction_ ? &transaction_->envelope : nullptr; }
   // Only in Wait::recipient_verdict; valid until the verdict.
   [[nodiscard]] mail::RecipientView recipient() const;
@@ -210,11 +252,17 @@ class ServerSession {
     explicit Transaction(mail::Envelope&& recycled) : envelope(std::move(recycled)) {}
 
     [[nodiscard]] bool has_recipient(std::string_view path) const;
+    // Of the content as it is handed out.
+    [[nodiscard]] const mail::ContentFacts& facts() const {
+      return normalizer == nullptr ? scanner.facts() : normalizer->facts();
+    }
+    void finish_content();
 
     mail::Envelope envelope;
-    ContentScanner scanner;
-    std::optional<mail::Reply> failure;  // what its content will be answered with; set: poisoned
-    bool failure_told = false;           // a chunk was answered with it; further ones get 503
+    ContentScanner scanner;                         // of the content as it comes
+    std::unique_ptr<NewlineNormalizer> normalizer;  // since its first bare LF, where those are taken
+    std::optional<mail::Reply> failure;             // what its content will be answered with; set: poisoned
+    bool failure_told = false;                      // a chunk was answered with it; further ones get 503
     std::uint32_t recipients_tried = 0;
     std::uint32_t recipients_accepted = 0;  // RCPTs answered 250: LMTP's content gets so many replies
     std::uint32_t recipients_excess = 0;
@@ -248,12 +296,20 @@ class ServerSession {
   void on_data(std::string_view arguments);
   void on_chunk_command(std::string_view arguments);
   void on_reset(std::string_view arguments);
+  void on_start_tls(std::string_view arguments);
+  [[nodiscard]] sasl::MechanismSet offered_mechanisms() const;
+  [[nodiscard]] bool is_auth_line(std::string_view piece) const;
+  void on_auth(std::string_view arguments);
+  void on_auth_line(std::string_view line);
+  void advance_auth();
+  void end_auth(std::string_view error);
   void on_argument_error(ArgumentError error, std::string_view path_reply);
 
   void fail_chunk(mail::Reply reply);
   void begin_chunk();
   void begin_content(Phase phase);
   void fail_transaction(mail::Reply reply);
+  void normalize_content(const ContentScanner& before, std::size_t held);
   void note_content_progress(std::size_t bytes);
   [[nodiscard]] std::string_view content_refusal() const;
   void on_content_end();
@@ -281,10 +337,12 @@ class ServerSession {
   [[nodiscard]] bool at_command_boundary() const;
 
   void take_verdict(Wait expected, Instant now);
+  [[nodiscard]] bool trusted() const { return trusted_ || !user_.empty(); }
   [[nodiscard]] bool offers_future_release() const;
   [[nodiscard]] WallTime wall_now() const;
   void note_time(Instant now) { now_ = now > now_ ? now : now_; }
   void renew_deadline();
+  void renew_data_window();
 
   const std::shared_ptr<const ServerOptions> options_;
   ServerFacts facts_;
@@ -302,14 +360,18 @@ class ServerSession {
   bool early_input_ = false;  // and some came
   bool content_dropped_ = false;
 
-  bool greeted_ = false;       // a HELO or EHLO was accepted
-  bool esmtp_ = false;         // and it was EHLO
-  bool next_esmtp_ = false;    // if its verdict accepts
-  bool overlong_cr_ = false;   // the overlong line's last byte was CR
-  bool overlong_bad_ = false;  // it had a bare CR, a bare LF or a NUL
+  bool greeted_ = false;        // a HELO or EHLO was accepted
+  bool esmtp_ = false;          // and it was EHLO
+  bool next_esmtp_ = false;     // if its verdict accepts
+  bool overlong_cr_ = false;    // the overlong line's last byte was CR
+  bool overlong_bad_ = false;   // it had a bare CR, a bare LF or a NUL
+  bool overlong_auth_ = false;  // it was of an AUTH
   bool chunk_last_ = false;
   bool close_behind_chunk_ = false;  // its data verdict disconnects
   std::uint16_t recipient_domain_offset_ = 0;
+  std::optional<TlsFacts> tls_;
+  std::string user_;
+  std::unique_ptr<sasl::ServerExchange> exchange_;  // while AUTH is under way
   std::string hello_name_;
   std::string next_hello_name_;  // waits for its verdict
 
@@ -324,7 +386,7 @@ class ServerSession {
 
   std::uint64_t chunk_left_ = 0;
   std::uint64_t chunk_size_ = 0;
-  std::uint64_t swallowed_bytes_ = 0;
+  std::uint64_t content_bytes_ = 0;  // of this DATA or chunk, so far
   // Of the last chunk's positive reply in reply_sink(), while on_content_failed() may still take it back.
   std::optional<std::size_t> retractable_reply_;
 
@@ -347,13 +409,17 @@ class ServerSession {
   std::uint32_t junk_ = 0;
 
   Instant now_;
+  Instant waits_since_;
   Instant deadline_at_;
+  std::optional<Duration> idle_max_;
   const Instant session_deadline_at_;
   std::uint64_t progress_bytes_ = 0;  // of content since the data deadline was last renewed
+  std::uint64_t window_bytes_ = 0;    // of content since the window was opened
+  Instant window_ends_at_ = never;    // `never`: no content comes, or at any rate
 };
 
 // What a connection that gets no session is sent before it is closed: "421 …" with CRLF.
-enum class Farewell : std::uint8_t { connections_exhausted, too_many_from_peer, shutting_down };
+enum class Farewell : std::uint8_t { connections_exhausted, too_many_from_peer, too_often_from_peer, shutting_down };
 [[nodiscard]] std::string farewell_line(const ServerOptions& options, Farewell reason);
 
 }  // namespace postern::smtp
