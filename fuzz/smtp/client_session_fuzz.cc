@@ -1,9 +1,11 @@
 // Whatever a peer says: does each recipient get exactly one outcome per delivery, does nothing but well-formed commands
 // and announced content go out, and is it the same whether the peer's lines come whole or byte by byte?
 //
-// Input: options and content (1 byte), the peer's bytes. In the peer's bytes 0x01 loses the connection and 0x02 lets
-// the deadline pass. A line's bytes are split, lines are not joined: whether a reply came before its command was handed
-// over is a question of time, and equal splits must ask it equally.
+// Input: options and content (1 byte), a mode or none (0x03: LMTP, 0x04: recipients are only asked for, 0x05: both),
+// the peer's bytes. In the peer's bytes 0x01 loses the connection and 0x02 lets the deadline pass; where a handshake or
+// PBKDF2 is due, 0x02 lets it fail, and all else finds it complete. With both bits of TLS there are credentials, which
+// nobody but who knows the password can take by SCRAM. A line's bytes are split, lines are not joined: whether a reply
+// came before its command was handed over is a question of time, and equal splits must ask it equally.
 #include <cstddef>
 #include <cstdint>
 #include <cstdlib>
@@ -26,6 +28,9 @@ constexpr std::size_t deliveries_max = 4;
 
 // What was said and what came of it.
 std::string play(std::string_view script, std::uint8_t bits, bool byte_by_byte) {
+  const char mode = !script.empty() && script[0] >= '\x03' && script[0] <= '\x05' ? script[0] : '\0';
+  if (mode != '\0') script.remove_prefix(1);
+  const smtp::Dialect dialect = mode == '\x03' || mode == '\x05' ? smtp::Dialect::lmtp : smtp::Dialect::smtp;
   smtp::ClientOptions options{.ehlo_name = "relay.example.test"};
   options.use_pipelining = (bits & 1) != 0;
   options.use_chunking = (bits & 2) != 0;
@@ -35,12 +40,22 @@ std::string play(std::string_view script, std::uint8_t bits, bool byte_by_byte) 
   smtp::testing::Message message;
   message.reverse_path = "a@example.test";
   message.forward_paths = {"b@example.net", "c@example.net", "not a path"};
+  message.only_ask = mode == '\x04' || mode == '\x05';
   message.added = "Received: x\r\n";
   message.content = (bits & 16) != 0 ? "Subject: x\r\n\r\n.a\r\n" : "Subject: \xc3\xbc\r\n\r\na";
   message.facts = smtp::testing::reference_facts(
       message.content, (bits & 16) != 0 ? mail::ContentForm::dot_stuffed : mail::ContentForm::plain);
 
-  ClientDriver driver(options, Instant{});
+  const smtp::StartTls start_tls = (bits & 128) != 0  ? smtp::StartTls::always
+                                   : (bits & 64) != 0 ? smtp::StartTls::when_offered
+                                                      : smtp::StartTls::never;
+  static const sasl::Credentials credentials = [] {
+    sasl::Credentials made{.user = "user", .password = sasl::Secret("pencil")};
+    for (const sasl::Mechanism mechanism : sasl::all_mechanisms) made.mechanisms.add(mechanism);
+    return made;
+  }();
+  const bool authenticates = (bits & 192) == 192;
+  ClientDriver driver(options, Instant{}, dialect, start_tls, authenticates ? &credentials : nullptr);
   driver.hold_content = (bits & 32) != 0;
   std::size_t begun = 0;
   std::string piece;
@@ -50,7 +65,31 @@ std::string play(std::string_view script, std::uint8_t bits, bool byte_by_byte) 
   };
   bool line_start = true;
   for (const char c : script) {
+    if (line_start && driver.session.want() == ClientSession::Want::handshake) {
+      if (c == '\x02') {
+        driver.session.on_tls_failed("no", driver.now());
+      } else {
+        driver.session.on_secured(driver.now());
+      }
+      driver.turn();
+    }
+    if (line_start && driver.session.want() == ClientSession::Want::channel) {
+      POSTERN_CHECK(driver.wire.find("STARTTLS") != std::string::npos, "AUTH comes behind TLS");
+      driver.session.on_channel({.nonce = "clientNONCE", .binding_name = "tls-exporter", .binding = "channel"},
+                                driver.now());
+      driver.turn();
+    } else if (line_start && driver.session.want() == ClientSession::Want::salted_password) {
+      if (c == '\x02') {
+        driver.session.on_salted_password_failed(driver.now());
+      } else {
+        driver.session.on_salted_password(sasl::sha256("a secret"), driver.now());
+      }
+      driver.turn();
+    }
     if (line_start && driver.session.want() == ClientSession::Want::delivery && begun < deliveries_max) {
+      const auto by = driver.session.authenticated_by();
+      POSTERN_CHECK(by.has_value() == authenticates, "no mail without AUTH where there are credentials");
+      POSTERN_CHECK(by != sasl::Mechanism::scram_sha_256 && by != sasl::Mechanism::scram_sha_256_plus);
       ++begun;
       driver.begin(message);
     }
@@ -67,6 +106,9 @@ std::string play(std::string_view script, std::uint8_t bits, bool byte_by_byte) 
     line_start = c == '\n' || c == '\x01' || c == '\x02';
     POSTERN_CHECK((driver.session.next_deadline() == never) ==
                   (driver.session.want() == ClientSession::Want::delivery ||
+                   driver.session.want() == ClientSession::Want::handshake ||
+                   driver.session.want() == ClientSession::Want::channel ||
+                   driver.session.want() == ClientSession::Want::salted_password ||
                    driver.session.want() == ClientSession::Want::close));
   }
   flush();
@@ -76,6 +118,7 @@ std::string play(std::string_view script, std::uint8_t bits, bool byte_by_byte) 
   POSTERN_CHECK(driver.session.want() == ClientSession::Want::close);
   POSTERN_CHECK(driver.results.size() == begun);
   POSTERN_CHECK(driver.sent_as_announced);
+  if (message.only_ask) POSTERN_CHECK(driver.wire.find("Subject") == std::string::npos, "nothing is delivered");
   std::string seen = driver.wire;
   for (const auto& result : driver.results) {
     POSTERN_CHECK(result.recipients.size() == message.forward_paths.size());

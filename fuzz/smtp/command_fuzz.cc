@@ -61,13 +61,19 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
                                         .smtp_utf8 = offered,
                                         .dsn = offered,
                                         .mt_priority = offered,
-                                        .future_release = offered};
+                                        .future_release = offered,
+                                        .deliver_by = offered,
+                                        .require_tls = offered};
     const MailArguments mail = parse_mail_arguments(command.arguments, all_or_none);
     if (mail.error == ArgumentError::none) {
       check_path(mail.reverse_path, line, mail.smtp_utf8);
       check_inside(mail.envelope_id, line);
       POSTERN_CHECK(mail.priority >= -9 && mail.priority <= 9, "MT-PRIORITY");
       POSTERN_CHECK(!mail.hold_for || mail.hold_until == WallTime{}, "one hold");
+      if (mail.deliver_by) {
+        POSTERN_CHECK(mail.deliver_by->seconds >= (mail.deliver_by->returns ? 1 : -999'999'999), "BY");
+        POSTERN_CHECK(mail.deliver_by->seconds <= 999'999'999, "BY");
+      }
       POSTERN_CHECK(mail.envelope_id.empty() || mail::is_envelope_id(mail.envelope_id), "ENVID");
     }
     const RecipientArguments recipient = parse_recipient_arguments(command.arguments, all_or_none);
