@@ -32,7 +32,7 @@ def main():
         config = os.path.join(folder, "postern.toml")
         with open(config, "w", encoding="ascii") as file:
             file.write(f'hostname = "relay.example.test"\ndata_dir = "{folder}/data"\nshards = 1\n'
-                       f'[[listener]]\naddress = "127.0.0.1:{port}"\n[limits]\nconnections_per_peer = {count + 10}\n'
+                       f'[[listener]]\naddress = "127.0.0.1:{port}"\n[limits]\nconnections_per_peer = {count + 10}\nstress_at = 0\n'
                        '[spool]\nmin_free = "64MiB"\n')
         with open(os.path.join(folder, "log"), "w+", encoding="utf-8") as log:
             daemon = subprocess.Popen([binary, "--config", config], stderr=log)

@@ -1,7 +1,8 @@
 """The report as Markdown."""
 from summary import number, ranged, summarize
 
-COLUMNS = (("relay", None), ("delivered a second", "rate"), ("CPU a message, µs", "cpu"), ("context switches", "switches"),
+COLUMNS = (("relay", None), ("delivered a second", "rate"), ("CPU a message, µs", "cpu"),
+           ("rate ÷ limit's", "rate_share"), ("limit's CPU ÷ its", "cpu_share"), ("context switches", "switches"),
            ("device flushes", "flushes"), ("device writes", "writes"), ("memory held, MiB", "memory"))
 
 
@@ -35,6 +36,8 @@ def marked(row):
 
 def figure(row, name):
     value = row[name]
+    if name.endswith("_share"):
+        return "–" if value is None else f"{value:.0%}"
     if value is not None and name == "memory":
         value = {part: amount / 2**20 for part, amount in value.items()}
     return ranged(value)

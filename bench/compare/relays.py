@@ -2,7 +2,7 @@
 
 A folder beside this file with a relay.ini is a relay: title, packages (of Debian) and npm (packages of npm) to install,
 the command that tells its version, the folder of its spool, and what it does for durability and why. Its file `start`
-runs inside the root, where that folder is /relay, and becomes the MTA. This module installs and starts; it measures nothing.
+runs inside the root, where that folder is /relay, and becomes the MTA. "limit" is none, but what all are measured against. This module installs and starts; it measures nothing.
 """
 import configparser
 import hashlib
@@ -15,7 +15,7 @@ import subprocess
 HERE = os.path.dirname(os.path.abspath(__file__))
 ENTER = os.path.join(HERE, "enter")
 INSTALL_SECONDS = 900  # for the packages of one relay
-ORDER = ("postern", "postfix", "postfix-tuned", "exim", "opensmtpd", "haraka")
+ORDER = ("postern", "postfix", "postfix-tuned", "exim", "opensmtpd", "haraka", "limit")
 
 INSTALL = r"""
 set -e
@@ -55,7 +55,11 @@ class Relay:
         self.spool = given.get("spool", "")
         self.durability = given.get("durability", "unknown")
         self.why = given.get("why", "")
+        self.hops = given.get("hops", "").split()  # the next hops it can relay to; all when none is named
         self.version = ""
+
+    def can_do(self, job):
+        return not self.hops or job.hop in self.hops
 
     def description(self):
         return {"name": self.name, "title": self.title, "version": self.version, "durability": self.durability, "why": self.why}

@@ -5,6 +5,7 @@ A pure function of the result, which is what `run --json` prints: {"surroundings
 """
 import statistics
 
+LIMIT = "limit"  # the name of the relay without mail logic
 QUANTILES = ("p50", "p90", "p99", "p99.9", "max")
 
 # Figures of a run: name in the summary, and where postern-bench's report has it.
@@ -78,8 +79,21 @@ def troubles(runs, drain):
     return said
 
 
+def add_shares(rows):
+    """Adds "rate_share" and "cpu_share" to each row: how near it comes to the limit's medians, 1 being there; None without."""
+    limit = next((row for row in rows if row["name"] == LIMIT), None)
+    for row in rows:
+        for name in ("rate", "cpu"):
+            both = limit and row is not limit and limit[name] and row[name]
+            ours, least = (row[name]["median"], limit[name]["median"]) if both else (0, 0)
+            if name == "cpu":
+                ours, least = least, ours
+            row[f"{name}_share"] = ours / least if least else None
+
+
 def summarize(result):
-    """[{"name", "title", "relays": [{"name", "title", "durability", figures…, "latency", "transit", "troubles", "runs"}]}]"""
+    """[{"name", "title", "relays": [{"name", "title", "durability", figures…, shares of the limit, "latency", "transit",
+    "troubles", "runs"}]}]"""
     drain = result["settings"]["drain"]
     made = []
     for job in result["jobs"]:
@@ -96,6 +110,7 @@ def summarize(result):
             row["transit"] = latencies(reports, "transit_ms")
             row["troubles"] = troubles(runs, drain)
             rows.append(row)
+        add_shares(rows)
         if rows:
             made.append({"name": job["name"], "title": job["title"], "relays": rows})
     return made

@@ -7,10 +7,16 @@
 // man of our own loop. With FOLDER every message is on stable storage there before its 250 and before it is sent on:
 // one durable write in flight, what arrives meanwhile is the next one, as the spool does it.
 //
-// Parses nothing but the first letter of a command, looks for the end of data only at the end of what arrived, and
-// treats everything unexpected as a reason to stop. SIGUSR1 prints `messages=… enters=… writes=…`; SIGTERM ends it.
+// It offers PIPELINING and CHUNKING, and uses them where the next hop does: a message that comes as one group of
+// commands is one read, one send of all replies, and one send of envelope and content. The connections to the next hop
+// are made when the first message is to be relayed.
+//
+// Parses nothing but the first letter of a command and a chunk's size, looks for the end of data only at the end of
+// what arrived, does not stuff dots, takes one message at a time from a client, and treats everything unexpected as a
+// reason to stop. SIGUSR1 prints `messages=… enters=… writes=…`; SIGTERM ends it.
 #include <algorithm>
-#include <charconv>
+#include <array>
+#include <cerrno>
 #include <csignal>
 #include <cstdio>
 #include <cstdlib>
@@ -18,6 +24,7 @@
 #include <deque>
 #include <fcntl.h>
 #include <memory>
+#include <span>
 #include <string>
 #include <string_view>
 #include <unistd.h>
@@ -35,7 +42,8 @@ namespace {
 
 constexpr std::size_t messages_max = 256;  // held at once; beyond, MAIL waits
 constexpr std::size_t content_bytes_first = 16u << 10, content_bytes_max = 64u << 20;
-constexpr std::size_t batch_bytes_max = 1u << 20;
+constexpr std::size_t batch_bytes = 1u << 20, batch_bytes_max = 32u << 20;  // the latter: for a single message
+constexpr std::string_view final_dot = ".\r\n";
 constexpr std::uint64_t log_bytes = 64u << 20;  // written round and round
 constexpr std::uint8_t accept_kind = 1, receive_kind = 2, send_kind = 3, write_kind = 4;
 
@@ -48,14 +56,24 @@ volatile std::sig_atomic_t asked_to_report = 0, asked_to_end = 0;
 }
 
 struct Message {
-  std::string envelope;            // MAIL, RCPT and DATA lines, as they will be sent
-  std::vector<std::byte> content;  // its capacity; `size` of it with the final dot's line
-  std::size_t size = 0;
+  std::string envelope;            // MAIL and RCPT lines, then DATA's or BDAT's, as they will be sent
+  std::vector<std::byte> content;  // its capacity
+  std::size_t size = 0;            // of the content, while it arrives by DATA with the final dot's line
 
+  // For one more byte, and a final dot's line.
   void make_room() {
-    if (size < content.size()) return;
+    if (size + final_dot.size() < content.size()) return;
     if (content.size() >= content_bytes_max) stop("content too large");
     content.resize(content.empty() ? content_bytes_first : 4 * content.size());
+  }
+  void make_room(std::size_t bytes) {
+    if (bytes > content_bytes_max) stop("content too large");
+    if (content.size() < bytes + final_dot.size()) content.resize(bytes + final_dot.size());
+  }
+  void append(Bytes bytes) {
+    make_room(size + bytes.size());
+    std::memcpy(content.data() + size, bytes.data(), bytes.size());
+    size += bytes.size();
   }
 };
 
@@ -66,11 +84,15 @@ struct Connection {
   bool outbound = false;
   bool in_content = false;
   bool more_in_socket = false;
+  bool offers_pipelining = false, offers_chunking = false;  // the next hop
+  std::size_t chunk_bytes = 0;                              // of the content that comes by BDAT; 0: by DATA
   State state = State::awaits_greeting;
   unsigned replies_due = 0;
-  std::string line;  // an unfinished one
+  std::string line;     // an unfinished one; or a whole one that waits for a free message, and what came behind it
+  std::string replies;  // those that go with the next send
+  std::string sending;  // those that are under way
   Message* message = nullptr;
-  io::Slice slice;
+  std::array<io::Slice, 2> slices;
 };
 
 // The durable writes: what was appended while one is under way is the next one.
@@ -113,7 +135,7 @@ class Log {
       const Message& message = *waiting_.front()->message;
       const std::size_t needed = message.envelope.size() + message.size;
       if (needed > batch_bytes_max) stop("a message larger than a batch");
-      if (size + needed > batch_bytes_max) break;
+      if (size != 0 && size + needed > batch_bytes) break;
       std::memcpy(batch.memory + size, message.envelope.data(), message.envelope.size());
       std::memcpy(batch.memory + size + message.envelope.size(), message.content.data(), message.size);
       size += needed;
@@ -150,7 +172,8 @@ class Log {
 
 class Relay final : public io::Sink {
  public:
-  Relay(io::Loop& loop, Log* log) : loop_(loop), log_(log) {
+  Relay(io::Loop& loop, Log* log, const io::Address& next_hop, unsigned connections)
+      : loop_(loop), log_(log), next_hop_(next_hop), connections_wanted_(connections) {
     messages_.resize(messages_max);
     for (Message& message : messages_) free_.push_back(&message);
   }
@@ -160,13 +183,6 @@ class Relay final : public io::Sink {
     if (!descriptor.ok()) stop("listen", message_of(descriptor.status()));
     listener_ = *descriptor;
     loop_.accept(listener_, {.slot = 0, .generation = 0, .kind = accept_kind});
-  }
-  void connect(const io::Address& next_hop) {
-    auto descriptor = loop_.open_stream(next_hop, {});
-    if (!descriptor.ok() || ::connect(*descriptor, next_hop.kernel(), next_hop.kernel_size()) != 0) {
-      stop("connecting to the next hop");
-    }
-    receive(add(*descriptor, true));
   }
   void turn() {
     loop_.run_once(*this, never);
@@ -184,7 +200,8 @@ class Relay final : public io::Sink {
       case accept_kind: {
         if (completion.result < 0) stop("accept", std::strerror(-completion.result));
         Connection& in = add(completion.result, false);
-        say(in, "220 light.test ESMTP\r\n");
+        in.replies = "220 light.test ESMTP\r\n";
+        send_replies(in);
         receive(in);
         if (!completion.more) loop_.accept(listener_, completion.token);
         return;
@@ -200,6 +217,16 @@ class Relay final : public io::Sink {
   }
 
  private:
+  void connect_all() {
+    for (; connections_wanted_ > 0; --connections_wanted_) {
+      auto descriptor = loop_.open_stream(next_hop_, {});
+      if (!descriptor.ok()) stop("connecting to the next hop", message_of(descriptor.status()));
+      if (::connect(*descriptor, next_hop_.kernel(), next_hop_.kernel_size()) != 0) {
+        stop("connecting to the next hop", std::strerror(errno));
+      }
+      receive(add(*descriptor, true));
+    }
+  }
   Connection& add(io::Descriptor descriptor, bool outbound) {
     connections_.push_back(std::make_unique<Connection>());
     Connection& connection = *connections_.back();
@@ -214,18 +241,25 @@ class Relay final : public io::Sink {
     const io::Token token{.slot = connection.index, .generation = 0, .kind = receive_kind};
     if (connection.in_content) {
       Message& message = *connection.message;
-      loop_.recv_into(connection.descriptor, MutableBytes(message.content).subspan(message.size),
-                      !connection.more_in_socket, token);
+      MutableBytes room = MutableBytes(message.content).subspan(message.size);
+      if (connection.chunk_bytes != 0) room = room.first(connection.chunk_bytes - message.size);
+      loop_.recv_into(connection.descriptor, room, !connection.more_in_socket, token);
     } else {
       loop_.recv(connection.descriptor, !connection.more_in_socket, token);
     }
   }
-  void send(Connection& connection, const void* data, std::size_t size) {
-    connection.slice = {.data = static_cast<const std::byte*>(data), .size = size};
-    loop_.send(connection.descriptor, {&connection.slice, 1},
+  // What is sent stays as it is until the peer has answered it, by which time it was sent.
+  void send(Connection& connection, std::string_view text, Bytes content = {}) {
+    connection.slices = {io::Slice{.data = as_bytes(text).data(), .size = text.size()},
+                         io::Slice{.data = content.data(), .size = content.size()}};
+    loop_.send(connection.descriptor, std::span(connection.slices).first(content.empty() ? 1 : 2),
                {.slot = connection.index, .generation = 0, .kind = send_kind});
   }
-  void say(Connection& connection, std::string_view literal) { send(connection, literal.data(), literal.size()); }
+  void send_replies(Connection& in) {
+    std::swap(in.sending, in.replies);
+    in.replies.clear();
+    send(in, in.sending);
+  }
 
   // --- messages
   void give_message(Connection& in) {
@@ -236,13 +270,20 @@ class Relay final : public io::Sink {
   }
   void send_on(Connection& out, Message& message) {
     out.message = &message;
-    out.state = Connection::State::awaits_group;
     out.replies_due = 3;
-    send(out, message.envelope.data(), message.envelope.size());
+    if (out.offers_chunking) {
+      message.envelope.append("BDAT ").append(std::to_string(message.size)).append(" LAST\r\n");
+      out.state = Connection::State::awaits_end;
+      send(out, message.envelope, Bytes(message.content).first(message.size));
+    } else {
+      message.envelope += "DATA\r\n";
+      out.state = Connection::State::awaits_group;
+      send(out, message.envelope);
+    }
   }
   void content_complete(Connection& in) {
-    in.message->envelope += "DATA\r\n";
     in.in_content = false;
+    in.chunk_bytes = 0;
     if (log_ != nullptr) {
       log_->append(in);
     } else {
@@ -251,7 +292,9 @@ class Relay final : public io::Sink {
   }
   void accepted(Connection& in) {
     Message& message = *std::exchange(in.message, nullptr);
-    say(in, "250 2.0.0 Ok\r\n");
+    in.replies += "250 2.0.0 Ok\r\n";
+    send_replies(in);
+    connect_all();
     if (idle_.empty()) {
       queue_.push_back(&message);
     } else {
@@ -260,9 +303,7 @@ class Relay final : public io::Sink {
       send_on(out, message);
     }
   }
-  void relayed(Connection& out) {
-    free_.push_back(std::exchange(out.message, nullptr));
-    ++relayed_;
+  void take_next(Connection& out) {
     if (queue_.empty()) {
       out.state = Connection::State::idle;
       idle_.push_back(&out);
@@ -271,90 +312,142 @@ class Relay final : public io::Sink {
       queue_.pop_front();
       send_on(out, message);
     }
+  }
+  void relayed(Connection& out) {
+    free_.push_back(std::exchange(out.message, nullptr));
+    ++relayed_;
+    take_next(out);
     if (starved_.empty()) return;
     Connection& in = *starved_.front();
     starved_.pop_front();
-    give_message(in);
-    in.message->envelope = std::exchange(in.line, {});
-    say(in, "250 2.1.0 Ok\r\n");
-    receive(in);
+    if (on_commands(in, as_bytes(std::exchange(in.line, {})))) receive(in);
   }
 
   // --- dialogue
-  // False: the next receive waits until a message is free.
-  bool on_command(Connection& in, std::string_view line) {
+  void on_command(Connection& in, std::string_view line) {
     switch (to_ascii_lower(line.front())) {
       case 'h':
       case 'e':
-        say(in, "250 light.test\r\n");
-        return true;
+        in.replies += "250-light.test\r\n250-PIPELINING\r\n250 CHUNKING\r\n";
+        return;
       case 'm':
-        if (free_.empty()) {
-          in.line = line;
-          starved_.push_back(&in);
-          return false;
-        }
         give_message(in);
         in.message->envelope = line;
-        say(in, "250 2.1.0 Ok\r\n");
-        return true;
+        in.replies += "250 2.1.0 Ok\r\n";
+        return;
       case 'r':
         in.message->envelope += line;
-        say(in, "250 2.1.5 Ok\r\n");
-        return true;
+        in.replies += "250 2.1.5 Ok\r\n";
+        return;
       case 'd':
         in.in_content = true;
         in.message->make_room();
-        say(in, "354 End data with <CR><LF>.<CR><LF>\r\n");
-        return true;
+        in.replies += "354 End data with <CR><LF>.<CR><LF>\r\n";
+        return;
+      case 'b': {
+        std::string_view size = line.substr(std::min<std::size_t>(line.size(), 5));
+        size = size.substr(0, size.find(' '));
+        if (!line.ends_with(" LAST\r\n") || !parse_uint<std::uint32_t>(size, content_bytes_max)) stop("a chunk", line);
+        in.chunk_bytes = *parse_uint<std::uint32_t>(size);
+        if (in.chunk_bytes == 0) stop("an empty message", line);
+        in.in_content = true;
+        in.message->make_room(in.chunk_bytes);
+        return;
+      }
       case 'q':
-        say(in, "221 2.0.0 Bye\r\n");
-        return true;
+        in.replies += "221 2.0.0 Bye\r\n";
+        return;
       default:
         stop("unexpected command", line);
     }
   }
+  // Replies go out together: with that to the content when all of it came with the commands. False: the next receive
+  // waits, until a message is free.
+  bool on_commands(Connection& in, Bytes bytes) {
+    bool complete = false;
+    while (!bytes.empty()) {
+      if (in.in_content) {
+        if (in.chunk_bytes == 0) stop("content without waiting for 354");
+        const Bytes piece = bytes.first(std::min(bytes.size(), in.chunk_bytes - in.message->size));
+        in.message->append(piece);
+        bytes = bytes.subspan(piece.size());
+        complete = in.message->size == in.chunk_bytes;
+        if (complete && !bytes.empty()) stop("commands behind the content", as_text(bytes));
+        break;
+      }
+      const std::string_view text = as_text(bytes);
+      const std::size_t end = text.find('\n');
+      if (end == std::string_view::npos) {
+        in.line = text;
+        break;
+      }
+      if (end < 4) stop("line too short", text);
+      if (to_ascii_lower(text.front()) == 'm' && free_.empty()) {
+        in.line = text;
+        starved_.push_back(&in);
+        return false;
+      }
+      on_command(in, text.substr(0, end + 1));
+      bytes = bytes.subspan(end + 1);
+    }
+    if (complete) {
+      content_complete(in);
+    } else if (!in.replies.empty() && in.chunk_bytes == 0) {
+      send_replies(in);
+    }
+    return true;
+  }
   void on_reply(Connection& out, std::string_view line) {
-    if (line[3] == '-') return;
     if (line[0] != '2' && line[0] != '3') stop("the next hop refuses", line);
+    if (out.state == Connection::State::awaits_hello) {
+      out.offers_pipelining |= line.substr(4).starts_with("PIPELINING");
+      out.offers_chunking |= line.substr(4).starts_with("CHUNKING");
+    }
+    if (line[3] == '-') return;
     switch (out.state) {
       case Connection::State::awaits_greeting:
         out.state = Connection::State::awaits_hello;
-        return say(out, "EHLO light.test\r\n");
+        return send(out, "EHLO light.test\r\n");
       case Connection::State::awaits_hello:
-        out.state = Connection::State::idle;
-        return idle_.push_back(&out);
+        if (!out.offers_pipelining) stop("the next hop offers no PIPELINING");
+        return take_next(out);
       case Connection::State::awaits_group:
         if (--out.replies_due > 0) return;
         out.state = Connection::State::awaits_end;
-        return send(out, out.message->content.data(), out.message->size);
+        out.replies_due = 1;
+        std::memcpy(out.message->content.data() + out.message->size, final_dot.data(), final_dot.size());
+        return send(out, as_text(Bytes(out.message->content).first(out.message->size + final_dot.size())));
       case Connection::State::awaits_end:
-        return relayed(out);
+        if (--out.replies_due == 0) relayed(out);
+        return;
       case Connection::State::idle:
         stop("the next hop speaks unasked", line);
     }
   }
-  bool on_lines(Connection& connection, std::string_view bytes) {
+  void on_replies(Connection& out, std::string_view bytes) {
     std::string joined;
-    if (!connection.line.empty()) {
-      joined = std::exchange(connection.line, {}).append(bytes);
+    if (!out.line.empty()) {
+      joined = std::exchange(out.line, {}).append(bytes);
       bytes = joined;
     }
-    bool go_on = true;
     while (!bytes.empty()) {
       const std::size_t end = bytes.find('\n');
       if (end == std::string_view::npos) break;
       if (end < 4) stop("line too short", bytes);
-      if (connection.outbound) {
-        on_reply(connection, bytes.substr(0, end + 1));
-      } else {
-        if (end + 1 != bytes.size()) stop("pipelined input", bytes);
-        go_on = on_command(connection, bytes);
-      }
+      on_reply(out, bytes.substr(0, end + 1));
       bytes.remove_prefix(end + 1);
     }
-    if (!bytes.empty()) connection.line = bytes;
-    return go_on;
+    if (!bytes.empty()) out.line = bytes;
+  }
+  // True: goes on receiving.
+  bool on_bytes(Connection& connection, Bytes bytes) {
+    if (connection.outbound) {
+      on_replies(connection, as_text(bytes));
+      return true;
+    }
+    if (connection.line.empty()) return on_commands(connection, bytes);
+    const std::string joined = std::exchange(connection.line, {}).append(as_text(bytes));
+    return on_commands(connection, as_bytes(joined));
   }
   void on_received(Connection& connection, const io::Completion& completion) {
     connection.more_in_socket = completion.more_in_socket;
@@ -365,14 +458,17 @@ class Relay final : public io::Sink {
       return;
     }
     if (completion.buffer.held()) {
-      const bool go_on = on_lines(connection, as_text(completion.bytes));
+      const bool go_on = on_bytes(connection, completion.bytes);
       loop_.release(completion.buffer);
       if (go_on) receive(connection);
       return;
     }
     Message& message = *connection.message;
     message.size += completion.bytes.size();
-    if (message.size >= 5 && std::memcmp(message.content.data() + message.size - 5, "\r\n.\r\n", 5) == 0) {
+    if (connection.chunk_bytes != 0) {
+      if (message.size == connection.chunk_bytes) content_complete(connection);
+    } else if (message.size >= 5 && std::memcmp(message.content.data() + message.size - 5, "\r\n.\r\n", 5) == 0) {
+      message.size -= final_dot.size();
       content_complete(connection);
     } else {
       message.make_room();
@@ -382,6 +478,8 @@ class Relay final : public io::Sink {
 
   io::Loop& loop_;
   Log* log_;
+  io::Address next_hop_;
+  unsigned connections_wanted_;
   io::Descriptor listener_ = -1;
   std::vector<Message> messages_;
   std::vector<Message*> free_;
@@ -414,8 +512,7 @@ int run(int argc, char** argv) {
   if (!loop.ok()) stop("io_uring", message_of(loop.status()));
   std::unique_ptr<Log> log;
   if (argc == 5) log = std::make_unique<Log>(**loop, argv[4]);
-  Relay relay(**loop, log.get());
-  for (unsigned i = 0; i < *count; ++i) relay.connect(io::Address::ip(*hop_address, *hop_port));
+  Relay relay(**loop, log.get(), io::Address::ip(*hop_address, *hop_port), *count);
   relay.listen(*port);
   while (asked_to_end == 0) {
     relay.turn();

@@ -52,7 +52,9 @@ class Dialogue {
         case Wait::content_verdict:
           session_.on_content_durable(session_.take_transaction(envelope_).slot, mail::QueueId::from_parts(1, 1, 1));
           break;
-        case Wait::wake_verdict:  // not offered here
+        case Wait::wake_verdict:  // not offered here, nor are the next three
+        case Wait::auth_credentials:
+        case Wait::auth_verdict:
         case Wait::identity_verdict:
         case Wait::bytes:
           if (!text.empty()) {
@@ -61,6 +63,8 @@ class Dialogue {
             break;
           }
           [[fallthrough]];
+        case Wait::tls_verdict:
+        case Wait::tls:
         case Wait::reply_slot:
         case Wait::output:
         case Wait::close:
