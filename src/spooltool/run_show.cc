@@ -99,6 +99,7 @@ StatusOr<Shown> look(LogImage& image, const LogImage::Place& place, unsigned lin
   }
   line("received", received);
   line("from", fmt::format("<{}>", log_escaped(envelope.reverse_path().text)));
+  if (const std::string wishes = wishes_text(envelope.head); !wishes.empty()) line("asks for", wishes);
   line("content", std::to_string(view->facts.size) + " bytes, " + std::string(form_text(view->facts.form)) +
                       (view->extents.empty()
                            ? std::string()
@@ -112,6 +113,7 @@ StatusOr<Shown> look(LogImage& image, const LogImage::Place& place, unsigned lin
     if (facts.tried) {
       to += fmt::format(", {}, next due {}, last reply: {}", count_text(facts.retry.attempts, "attempt", "attempts"),
                         time_text(facts.retry.due), facts.retry.last_reply.to_log_text());
+      if (facts.retry.warned) to += ", no (further) notice of delay";
     } else if (facts.state == RecipientState::waiting) {
       to += ", no attempt recorded";
     }

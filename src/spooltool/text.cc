@@ -127,7 +127,28 @@ std::string_view body_text(mail::BodyType body) {
   return "?";
 }
 
+// As in BY [RFC 2852 §4].
+std::string_view deliver_by_mode(const mail::EnvelopeHead& head) {
+  if (head.deliver_by_returns) return head.deliver_by_trace ? "RT" : "R";
+  return head.deliver_by_trace ? "NT" : "N";
+}
+
 }  // namespace
+
+std::string wishes_text(const mail::EnvelopeHead& head) {
+  std::string text;
+  const auto add = [&text](std::string_view wish) {
+    if (!text.empty()) text += ", ";
+    text += wish;
+  };
+  if (head.require_tls) add("REQUIRETLS");
+  if (head.deliver_by != WallTime{}) {
+    add("delivery by " + time_text(head.deliver_by) + " (" + std::string(deliver_by_mode(head)) + ")");
+  }
+  if (head.hold_until != WallTime{}) add("nothing before " + time_text(head.hold_until));
+  if (head.priority != 0) add("priority " + std::to_string(head.priority));
+  return text;
+}
 
 void add_envelope(Json& json, const mail::Envelope& envelope, const std::vector<RecipientFacts>& facts) {
   const mail::EnvelopeHead& head = envelope.head;
@@ -148,7 +169,10 @@ void add_envelope(Json& json, const mail::Envelope& envelope, const std::vector<
   if (head.priority != 0) json["priority"] = head.priority;
   if (head.tenant != 0) json["tenant"] = head.tenant;
   if (head.hold_until != WallTime{}) json["hold_until"] = time_text(head.hold_until);
-  if (head.deliver_by != WallTime{}) json["deliver_by"] = time_text(head.deliver_by);
+  if (head.deliver_by != WallTime{}) {
+    json["deliver_by"] = time_text(head.deliver_by);
+    json["deliver_by_mode"] = deliver_by_mode(head);
+  }
 
   Json recipients = Json::array();
   for (std::size_t i = 0; i < envelope.recipient_count(); ++i) {
@@ -164,6 +188,7 @@ void add_envelope(Json& json, const mail::Envelope& envelope, const std::vector<
     if (known.tried) {
       entry["next_due"] = time_text(known.retry.due);
       entry["last_reply"] = known.retry.last_reply.to_log_text();
+      entry["warned"] = known.retry.warned;
     }
     recipients.push_back(std::move(entry));
   }

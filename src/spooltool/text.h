@@ -33,6 +33,9 @@ using Json = nlohmann::ordered_json;
 
 [[nodiscard]] std::string_view to_text(RecipientState state);
 
+// What the sender asked for and most do not ask for: REQUIRETLS, BY, HOLDFOR or HOLDUNTIL, MT-PRIORITY; or nothing.
+[[nodiscard]] std::string wishes_text(const mail::EnvelopeHead& head);
+
 // reverse_path, received_at … and "recipients", one per recipient of the envelope; `facts` has as many, or fewer.
 void add_envelope(Json& json, const mail::Envelope& envelope, const std::vector<RecipientFacts>& facts);
 

@@ -51,10 +51,16 @@ SpoolTool::~SpoolTool() {
   std::filesystem::remove_all(folder);
 }
 
-std::string SpoolTool::envelope(std::uint16_t recipients) {
+mail::EnvelopeHead SpoolTool::usual_head() {
+  mail::EnvelopeHead head;
+  head.received_at = WallTime(std::chrono::seconds(1'800'000'000));
+  head.protocol = mail::Protocol::esmtp;
+  return head;
+}
+
+std::string SpoolTool::envelope(std::uint16_t recipients, const mail::EnvelopeHead& head) {
   mail::Envelope made;
-  made.head.received_at = WallTime(std::chrono::seconds(1'800'000'000));
-  made.head.protocol = mail::Protocol::esmtp;
+  made.head = head;
   made.set_reverse_path("sender@client.test", 7);
   made.set_client("client.test", "[192.0.2.1]:2525");
   for (unsigned i = 0; i < recipients; ++i) {

@@ -34,7 +34,8 @@ class SpoolTool : public testing::Test {
   // --- the spool, in memory until save()
   spool::test::Rig rig{spool::test::Rig::small()};
   // From <sender@client.test> to r0@hop.test, r1@hop.test …
-  [[nodiscard]] static std::string envelope(std::uint16_t recipients);
+  [[nodiscard]] static std::string envelope(std::uint16_t recipients, const mail::EnvelopeHead& head = usual_head());
+  [[nodiscard]] static mail::EnvelopeHead usual_head();
   mail::QueueId append(std::string_view content, std::uint16_t recipients = 1,
                        mail::ContentForm form = mail::ContentForm::plain);
   // Streamed: in chunks, then what is left.

@@ -47,6 +47,41 @@ TEST_F(Show, EnvelopeStatesPlaceAndHeader) {
   EXPECT_TRUE(untouched());
 }
 
+TEST_F(Show, WhatTheSenderAskedForAndWasTold) {
+  rig.start();
+  mail::EnvelopeHead head = usual_head();
+  head.require_tls = true;
+  head.deliver_by = WallTime(std::chrono::seconds(1'800'000'600));
+  head.deliver_by_returns = head.deliver_by_trace = true;
+  head.priority = -3;
+  const mail::QueueId id = rig.append("Subject: soon\r\n", envelope(2, head), 2);
+  defer(id, 0,
+        {.attempts = 1,
+         .due = WallTime(std::chrono::seconds(1'800'000'100)),
+         .last_reply = {450, {4, 2, 1}, "later"},
+         .warned = true});
+  defer(id, 1,
+        {.attempts = 1, .due = WallTime(std::chrono::seconds(1'800'000'100)), .last_reply = {450, {4, 2, 1}, "later"}});
+  rig.write_all();
+  save();
+  const nlohmann::json found = run({"show", id.to_string(), "--data-dir", data_dir, "--json"}).json();
+  EXPECT_EQ(found["require_tls"], true);
+  EXPECT_EQ(found["deliver_by"], "2027-01-15T08:10:00.000Z");
+  EXPECT_EQ(found["deliver_by_mode"], "RT");
+  EXPECT_EQ(found["recipients"][0]["warned"], true);
+  EXPECT_EQ(found["recipients"][1]["warned"], false);
+
+  const Ran shown = run({"show", id.to_string(), "--data-dir", data_dir});
+  EXPECT_NE(shown.out.find("asks for    REQUIRETLS, delivery by 2027-01-15T08:10:00.000Z (RT), priority -3\n"),
+            std::string::npos)
+      << shown.out;
+  EXPECT_NE(shown.out.find("<r0@hop.test> waiting, 1 attempt, next due 2027-01-15T08:01:40.000Z, last reply: 450 4.2.1 "
+                           "later, no (further) notice of delay\n"),
+            std::string::npos)
+      << shown.out;
+  EXPECT_NE(shown.out.find("last reply: 450 4.2.1 later\n"), std::string::npos) << shown.out;
+}
+
 TEST_F(Show, TheLatestPlaceOfAMessageThatWasMoved) {
   rig.start();
   const mail::QueueId id = append("Subject: long waiting\r\n\r\n", 1, mail::ContentForm::dot_stuffed);
