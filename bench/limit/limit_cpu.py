@@ -5,11 +5,12 @@ mail logic, in one run, in turn (A B C A B C …), so that what else the machine
   bench/limit/limit_cpu.py NAME=COMMAND…  [--sizes 1024,10240,102400] [--messages 20000,20000,4000] [--rounds 3]
                           [--sink PROGRAM]
 
-COMMAND is a posternd binary (recognised by its name; it gets the configuration of bench/relay_cpu.sh) or a program that
-takes PORT NEXT_HOP CONNECTIONS, prints `messages=… enters=…` at SIGUSR1 and ends at SIGTERM (relay_limit,
-speed_of_light). The job is smtp-source -d (20 sessions, unpipelined) → relay → smtp-sink, or `PROGRAM sink` when that is
-named (postern-bench, which takes mail faster than a relay sends it), all on this machine. CPU is
-that of all threads of the relay, in nanoseconds from /proc/PID/task/*/schedstat; the split is that of /proc/PID/stat.
+COMMAND is a posternd binary (recognised by its name; with a number behind it that many shards, else one; it gets the
+configuration of bench/relay_cpu.sh) or a program that takes PORT NEXT_HOP CONNECTIONS and what stands behind its name,
+prints `messages=… enters=…` at SIGUSR1 and ends at SIGTERM (relay_limit, speed_of_light). The job is smtp-source -d (20
+sessions, unpipelined) → relay → smtp-sink, or `PROGRAM sink` when that is named (postern-bench, which takes mail faster
+than a relay sends it), all on this machine. CPU is that of all threads of the relay, in nanoseconds from
+/proc/PID/task/*/schedstat; the split is that of /proc/PID/stat.
 """
 import argparse
 import os
@@ -26,7 +27,7 @@ import urllib.request
 
 CONFIG = """hostname = "relay.example.test"
 data_dir = "{data}"
-shards = 1
+shards = {shards}
 [[listener]]
 address = "127.0.0.1:{port}"
 [limits]
@@ -91,9 +92,10 @@ class Posternd:
     def __init__(self, command, folder, port, hop):
         self.admin = free_port()
         config = folder / "postern.toml"
-        config.write_text(CONFIG.format(data=folder / "data", port=port, hop=hop, admin=self.admin))
+        program, shards = (*shlex.split(command), "1")[:2]
+        config.write_text(CONFIG.format(data=folder / "data", port=port, hop=hop, admin=self.admin, shards=shards))
         with open(folder / "log", "wb") as log:
-            self.process = subprocess.Popen([command, "--config", str(config)], stderr=log)
+            self.process = subprocess.Popen([program, "--config", str(config)], stderr=log)
         wait_for(lambda: "is ready" in (folder / "log").read_text(), "start", self.process)
 
     def counts(self):

@@ -1,11 +1,14 @@
 // Question: what would relaying a message cost if there were no mail logic? The socket and disk operations of a relayed
 // message on our own io::Loop, and nothing else: every figure of posternd can be given as a fraction of this one.
 //
-//   speed_of_light PORT NEXT_HOP_ADDRESS:PORT CONNECTIONS [FOLDER]
+//   speed_of_light PORT NEXT_HOP_ADDRESS:PORT CONNECTIONS [FOLDER [THREADS]]
 //
 // Expectation: within 10 % of relay_limit.c, which does the same in plain C on liburing, so that the limit is no straw
 // man of our own loop. With FOLDER every message is on stable storage there before its 250 and before it is sent on:
 // one durable write in flight, what arrives meanwhile is the next one, as the spool does it.
+//
+// With THREADS there are so many relays on one port that share nothing, each with its loop, its log and its part of the
+// connections: what a second thread costs when nothing of ours is between the two.
 //
 // It offers PIPELINING and CHUNKING, and uses them where the next hop does: a message that comes as one group of
 // commands is one read, one send of all replies, and one send of envelope and content. The connections to the next hop
@@ -13,9 +16,10 @@
 //
 // Parses nothing but the first letter of a command and a chunk's size, looks for the end of data only at the end of
 // what arrived, does not stuff dots, takes one message at a time from a client, and treats everything unexpected as a
-// reason to stop. SIGUSR1 prints `messages=… enters=… writes=…`; SIGTERM ends it.
+// reason to stop. SIGUSR1 prints `messages=… enters=… writes=…` of all threads; SIGTERM ends it.
 #include <algorithm>
 #include <array>
+#include <atomic>
 #include <cerrno>
 #include <csignal>
 #include <cstdio>
@@ -27,6 +31,7 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <thread>
 #include <unistd.h>
 #include <utility>
 #include <vector>
@@ -45,6 +50,7 @@ constexpr std::size_t content_bytes_first = 16u << 10, content_bytes_max = 64u <
 constexpr std::size_t batch_bytes = 1u << 20, batch_bytes_max = 32u << 20;  // the latter: for a single message
 constexpr std::string_view final_dot = ".\r\n";
 constexpr std::uint64_t log_bytes = 64u << 20;  // written round and round
+constexpr std::size_t threads_max = 64;
 constexpr std::uint8_t accept_kind = 1, receive_kind = 2, send_kind = 3, write_kind = 4;
 
 volatile std::sig_atomic_t asked_to_report = 0, asked_to_end = 0;
@@ -98,7 +104,8 @@ struct Connection {
 // The durable writes: what was appended while one is under way is the next one.
 class Log {
  public:
-  Log(io::Loop& loop, const std::string& folder) : loop_(loop), path_(folder + "/speed_of_light.log") {
+  Log(io::Loop& loop, const std::string& folder, std::size_t thread)
+      : loop_(loop), path_(folder + "/speed_of_light." + std::to_string(thread) + ".log") {
     const int descriptor = ::open(path_.c_str(), O_CREAT | O_TRUNC | O_WRONLY | O_CLOEXEC, 0600);
     const std::vector<char> zeros(1u << 20);
     for (std::uint64_t done = 0; descriptor >= 0 && done < log_bytes; done += zeros.size()) {
@@ -112,13 +119,13 @@ class Log {
     if (!file.ok()) stop("open", path_);
     if (!file->direct) std::fprintf(stderr, "speed_of_light: no O_DIRECT here: figures are those of the fallback\n");
     file_ = *file;
+    if (::unlink(path_.c_str()) != 0) stop("unlink", path_);  // it stays until the end of the process, and no longer
     for (Batch& batch : batches_) {
       batch.memory = static_cast<std::byte*>(std::aligned_alloc(io::Loop::log_alignment, batch_bytes_max));
       if (batch.memory == nullptr) stop("memory");
     }
   }
   ~Log() {
-    ::unlink(path_.c_str());
     for (const Batch& batch : batches_) std::free(batch.memory);
   }
   Log(const Log&) = delete;
@@ -170,10 +177,15 @@ class Log {
   bool writing_ = false;
 };
 
+// What a thread has done up to the end of its last turn; any thread reads it.
+struct alignas(64) Counts {
+  std::atomic<std::uint64_t> messages{0}, enters{0}, writes{0};
+};
+
 class Relay final : public io::Sink {
  public:
-  Relay(io::Loop& loop, Log* log, const io::Address& next_hop, unsigned connections)
-      : loop_(loop), log_(log), next_hop_(next_hop), connections_wanted_(connections) {
+  Relay(io::Loop& loop, Log* log, Counts& counts, const io::Address& next_hop, unsigned connections)
+      : loop_(loop), log_(log), counts_(counts), next_hop_(next_hop), connections_wanted_(connections) {
     messages_.resize(messages_max);
     for (Message& message : messages_) free_.push_back(&message);
   }
@@ -187,12 +199,9 @@ class Relay final : public io::Sink {
   void turn() {
     loop_.run_once(*this, never);
     if (log_ != nullptr) log_->start();
-  }
-  void report() const {
-    std::printf("messages=%llu enters=%llu writes=%llu\n", static_cast<unsigned long long>(relayed_),
-                static_cast<unsigned long long>(loop_.system_calls()),
-                static_cast<unsigned long long>(log_ == nullptr ? 0 : log_->writes()));
-    std::fflush(stdout);
+    counts_.messages.store(relayed_, std::memory_order_relaxed);
+    counts_.enters.store(loop_.system_calls(), std::memory_order_relaxed);
+    counts_.writes.store(log_ == nullptr ? 0 : log_->writes(), std::memory_order_relaxed);
   }
 
   void on_completion(const io::Completion& completion) override {
@@ -478,6 +487,7 @@ class Relay final : public io::Sink {
 
   io::Loop& loop_;
   Log* log_;
+  Counts& counts_;
   io::Address next_hop_;
   unsigned connections_wanted_;
   io::Descriptor listener_ = -1;
@@ -490,9 +500,39 @@ class Relay final : public io::Sink {
   std::uint64_t relayed_ = 0;
 };
 
+struct Job {
+  std::uint16_t port = 0;
+  io::Address next_hop;
+  unsigned connections = 0;  // of each thread
+  const char* folder = nullptr;
+};
+
+// Goes on for ever, but while `may_go_on` says otherwise.
+template <typename MayGoOn>
+void relay_mail(const Job& job, std::size_t thread, Counts& counts, const MayGoOn& may_go_on) {
+  auto loop = io::make_uring_loop();
+  if (!loop.ok()) stop("io_uring", message_of(loop.status()));
+  std::unique_ptr<Log> log;
+  if (job.folder != nullptr) log = std::make_unique<Log>(**loop, job.folder, thread);
+  Relay relay(**loop, log.get(), counts, job.next_hop, job.connections);
+  relay.listen(job.port);
+  while (may_go_on()) relay.turn();
+}
+
+void report(std::span<const Counts> threads) {
+  unsigned long long messages = 0, enters = 0, writes = 0;
+  for (const Counts& counts : threads) {
+    messages += counts.messages.load(std::memory_order_relaxed);
+    enters += counts.enters.load(std::memory_order_relaxed);
+    writes += counts.writes.load(std::memory_order_relaxed);
+  }
+  std::printf("messages=%llu enters=%llu writes=%llu\n", messages, enters, writes);
+  std::fflush(stdout);
+}
+
 int run(int argc, char** argv) {
-  if (argc < 4 || argc > 5) {
-    std::fputs("usage: speed_of_light PORT NEXT_HOP_ADDRESS:PORT CONNECTIONS [FOLDER]\n", stderr);
+  if (argc < 4 || argc > 6) {
+    std::fputs("usage: speed_of_light PORT NEXT_HOP_ADDRESS:PORT CONNECTIONS [FOLDER [THREADS]]\n", stderr);
     return 2;
   }
   const auto port = parse_uint<std::uint16_t>(argv[1]);
@@ -502,24 +542,33 @@ int run(int argc, char** argv) {
   const auto hop_address = IpAddress::parse(hop.substr(0, colon));
   const auto hop_port = parse_uint<std::uint16_t>(hop.substr(colon + 1));
   const auto count = parse_uint<unsigned>(argv[3], 1000);
+  const auto threads = parse_uint<std::size_t>(argc > 5 ? argv[5] : "1", threads_max);
   if (!hop_address || !hop_port || !count) stop("not an address, a port or a count", hop);
+  if (!threads || *threads == 0 || *threads > *count) stop("not a number of threads", argv[5]);
 
   struct sigaction action = {};
   action.sa_handler = [](int number) { (number == SIGUSR1 ? asked_to_report : asked_to_end) = 1; };
   for (const int number : {SIGUSR1, SIGTERM, SIGINT}) sigaction(number, &action, nullptr);
+  sigset_t ours, before;
+  sigfillset(&ours);
 
-  auto loop = io::make_uring_loop();
-  if (!loop.ok()) stop("io_uring", message_of(loop.status()));
-  std::unique_ptr<Log> log;
-  if (argc == 5) log = std::make_unique<Log>(**loop, argv[4]);
-  Relay relay(**loop, log.get(), io::Address::ip(*hop_address, *hop_port), *count);
-  relay.listen(*port);
-  while (asked_to_end == 0) {
-    relay.turn();
-    if (std::exchange(asked_to_report, 0) != 0) relay.report();
+  const Job job{.port = *port,
+                .next_hop = io::Address::ip(*hop_address, *hop_port),
+                .connections = static_cast<unsigned>(*count / *threads),
+                .folder = argc > 4 ? argv[4] : nullptr};
+  std::array<Counts, threads_max> counts;
+  const std::span<const Counts> used = std::span(counts).first(*threads);
+  pthread_sigmask(SIG_SETMASK, &ours, &before);  // signals are for this thread
+  for (std::size_t thread = 1; thread < *threads; ++thread) {
+    std::thread([&job, thread, &counts] { relay_mail(job, thread, counts[thread], [] { return true; }); }).detach();
   }
-  relay.report();
-  return 0;
+  pthread_sigmask(SIG_SETMASK, &before, nullptr);
+  relay_mail(job, 0, counts[0], [used] {
+    if (std::exchange(asked_to_report, 0) != 0) report(used);
+    return asked_to_end == 0;
+  });
+  report(used);
+  std::_Exit(0);  // the other threads are at work
 }
 
 }  // namespace
