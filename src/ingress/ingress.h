@@ -120,6 +120,9 @@ struct IngressOptions {
   Duration resource_patience = std::chrono::seconds(60);  // waiting for memory or the spool, then 452 4.3.1
   Duration proxy_header_max = std::chrono::seconds(10);   // for all of a PROXY header, then the end without a word
   Duration linger = std::chrono::seconds(2);              // for the client's FIN behind our last reply
+  // Replies to a group that ends with a content leave with the content's. A durable write takes a tenth of this; where
+  // it takes longer, they leave before it.
+  Duration gathering_max = std::chrono::milliseconds(5);
   // Stress: from so many percent of ConnectionCount's limit on, until they are 10 less, no session waits longer for its
   // client than stress_idle. 0: never.
   std::uint32_t stress_percent = 0;

@@ -634,10 +634,17 @@ bool ServerConnection::holds_replies(Instant now) {
   return now < replies_held_until_;
 }
 
+// Replies that may leave with the one to their content: one send instead of two, and one packet for the client to read.
+bool ServerConnection::gathers_replies(Instant now) {
+  if (!session_.output_may_gather() || session_.wait() == smtp::Wait::output || half_closed_) return false;
+  if (gathers_until_ == never) gathers_until_ = now + ingress_.options_.gathering_max;
+  return now < gathers_until_;
+}
+
 void ServerConnection::arm_timer() {
   ingress_.timers_.arm(timer_, greeting_due_             ? greeting_at_
                                : auth_reply_at_ != never ? auth_reply_at_
-                                                         : session_.next_deadline());
+                                                         : std::min(gathers_until_, session_.next_deadline()));
 }
 
 void ServerConnection::send_output() {
@@ -653,6 +660,8 @@ void ServerConnection::send_output() {
     }
     return;
   }
+  if (gathers_replies(ingress_.loop_.now())) return;
+  gathers_until_ = never;
   sending_.assign(as_text(output));
   session_.on_output_taken(sending_.size());
   send_in_flight_ = true;

@@ -118,6 +118,7 @@ class ServerConnection final : public net::ConnectionUser, private TimerHandler,
   void after_progress();
   void arm_timer();
   [[nodiscard]] bool holds_replies(Instant now);
+  [[nodiscard]] bool gathers_replies(Instant now);
   void send_output();
 
   Ingress& ingress_;
@@ -143,6 +144,7 @@ class ServerConnection final : public net::ConnectionUser, private TimerHandler,
   Instant greeting_at_{};
   Instant replies_held_until_{};     // a negative reply waits until then, and nothing is read; past: none does
   std::uint32_t negative_seen_ = 0;  // of session_.negative_replies()
+  Instant gathers_until_ = never;    // `never`: no output waits for a content's reply
   bool announced_ = false;
   bool checking_password_ = false;
   bool authenticated_here_ = false;  // session_.user() is one of our users, and not one of who said XCLIENT

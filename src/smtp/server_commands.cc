@@ -61,6 +61,7 @@ void ServerSession::on_command(const Command& command) {
       lmtp() ? command.verb == Verb::helo || command.verb == Verb::ehlo : command.verb == Verb::lhlo;
   const Verb verb = other_dialect ? Verb::unknown : command.verb;  // 500 [RFC 2033 §4.1]
   group_ended_ = ends_pipelining_group(verb);
+  if (!is_answered_with_its_group(verb)) output_urgent_ = true;
   if (options_->tls == TlsUse::required && !tls_ && !may_precede_tls(verb)) {
     reply_error(tls_first);
     // A chunk must not be read as commands, and is not worth swallowing.

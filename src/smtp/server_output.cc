@@ -158,6 +158,7 @@ void ServerSession::settle_slot(ReplySlot answered, std::size_t begin) {
     slot.behind.clear();
     ++first_slot_;
   } while (first_slot_ != next_slot_ && !slots_[first_slot_ % slots_.size()].answer.empty());
+  output_urgent_ = true;
   renew_deadline();  // it is the client's turn again
 }
 
@@ -204,6 +205,7 @@ void ServerSession::on_output_taken(std::size_t bytes) {
   retractable_reply_.reset();
   taken_ += bytes;
   taken_total_ += bytes;
+  if (taken_ == output_.size()) output_urgent_ = false;
   if (taken_ == output_.size() || taken_ >= output_bytes_max) {
     output_.erase(0, taken_);
     taken_ = 0;

@@ -563,6 +563,73 @@ TEST_F(IngressTest, RepliesOfPipelinedTransactionsKeepTheirOrder) {
   EXPECT_THAT(reply(*peer), HasSubstr(mail::QueueId::from_parts(1, 1, 2).to_string()));
 }
 
+const std::string group = "MAIL FROM:<b@client.test>\r\nRCPT TO:<u@here.test>\r\nBDAT " +
+                          std::to_string(small_content.size()) + " LAST\r\n" + small_content;
+
+TEST_F(IngressTest, RepliesToAGroupLeaveWithTheOneToItsContent) {
+  start({.gathering_max = std::chrono::minutes(10)});
+  Peer peer(address);
+  (void)reply(peer);
+  (void)ask(peer, "EHLO client.test\r\n");
+  for (std::uint32_t i = 0; i < 3; ++i) {
+    send(peer, group);
+    wait_for([&] { return door.taken.size() == i + 1; });
+    net.run_for(milliseconds(20));
+    peer.receive();
+    EXPECT_EQ(peer.received, "");
+    accept(i, i);
+    EXPECT_THAT(reply(peer), StartsWith("250 2.1.0 "));
+    EXPECT_THAT(reply(peer), StartsWith("250 2.1.5 "));
+    EXPECT_THAT(reply(peer), HasSubstr(mail::QueueId::from_parts(1, 1, i).to_string()));
+  }
+  // Two transactions at once: the first one's reply waits for nothing.
+  send(peer, group + group);
+  wait_for([&] { return door.taken.size() == 5; });
+  accept(3, 3);
+  for (int i = 0; i < 2; ++i) EXPECT_THAT(reply(peer), StartsWith("250 2.1."));
+  EXPECT_THAT(reply(peer), HasSubstr(mail::QueueId::from_parts(1, 1, 3).to_string()));
+  accept(4, 4);
+  for (int i = 0; i < 2; ++i) EXPECT_THAT(reply(peer), StartsWith("250 2.1."));
+  EXPECT_THAT(reply(peer), HasSubstr(mail::QueueId::from_parts(1, 1, 4).to_string()));
+  // So does that of a command that is no part of such a group, and whatever stands before it.
+  send(peer, "MAIL FROM:<b@client.test>\r\nHELP\r\n" + group.substr(group.find("RCPT")));
+  wait_for([&] { return door.taken.size() == 6; });
+  EXPECT_THAT(reply(peer), StartsWith("250 2.1.0 "));
+  EXPECT_THAT(reply(peer), StartsWith("214 "));
+  EXPECT_THAT(reply(peer), StartsWith("250 2.1.5 "));
+  accept(5, 5);
+  EXPECT_THAT(reply(peer), HasSubstr(mail::QueueId::from_parts(1, 1, 5).to_string()));
+}
+
+TEST_F(IngressTest, RepliesToAGroupDoNotWaitForASlowDisk) {
+  start({.gathering_max = milliseconds(30)});
+  Peer peer(address);
+  (void)reply(peer);
+  (void)ask(peer, "EHLO client.test\r\n");
+  const Instant began = net.loop->now();
+  send(peer, group);
+  EXPECT_THAT(reply(peer), StartsWith("250 2.1.0 "));
+  EXPECT_GE(net.loop->now() - began, milliseconds(30));
+  EXPECT_THAT(reply(peer), StartsWith("250 2.1.5 "));
+  accept(0);
+  EXPECT_THAT(reply(peer), StartsWith("250 2.0.0 "));
+}
+
+TEST_F(IngressTest, WhoHasSaidAllGetsTheRepliesThatAreThere) {
+  start({.gathering_max = std::chrono::minutes(10)});
+  Peer peer(address);
+  (void)reply(peer);
+  (void)ask(peer, "EHLO client.test\r\n");
+  send(peer, group);
+  peer.end_sending();
+  EXPECT_THAT(reply(peer), StartsWith("250 2.1.0 "));
+  EXPECT_THAT(reply(peer), StartsWith("250 2.1.5 "));
+  wait_for([&] { return door.taken.size() == 1; });
+  accept(0);
+  EXPECT_THAT(reply(peer), StartsWith("250 2.0.0 "));
+  EXPECT_TRUE(ended(peer));
+}
+
 TEST_F(IngressTest, LargeContentGoesAheadIntoTheSpool) {
   start();
   const std::string content = content_of_size(700'000);

@@ -72,6 +72,11 @@ struct Command {
   }
 }
 
+// Commands whose replies may be kept until their group has been read [RFC 2920 §3.2, RFC 3030 §4.2].
+[[nodiscard]] constexpr bool is_answered_with_its_group(Verb verb) {
+  return verb == Verb::mail || verb == Verb::rcpt || verb == Verb::rset || verb == Verb::bdat;
+}
+
 enum class ArgumentError : std::uint8_t {
   none,
   syntax,             // not the command's form, or a parameter's value is wrong: 501 5.5.4

@@ -232,6 +232,10 @@ class ServerSession {
   // with 554 5.5.0, when it reaches on_bytes() before the greeting's or the last group's reply was reported here.
   void on_output_sent(std::uint64_t total);
   [[nodiscard]] std::uint64_t output_total() const { return taken_total_ + output_.size() - taken_; }  // made so far
+  // All of output() answers a group of MAIL, RCPT, RSET and BDAT that ended with a content, and the content's reply is
+  // still to come. The client waits for that one, so these may wait for it too, and leave with it: for milliseconds, as
+  // replies to a group are to be sent when there is no more input [RFC 2920 §3.2].
+  [[nodiscard]] bool output_may_gather() const { return open_slots() != 0 && !output_urgent_; }
 
   // --- time and ends
   // --------------------------------------------------------------------------------------------------------- When the
@@ -359,6 +363,7 @@ class ServerSession {
   bool group_ended_ = true;
   bool early_input_ = false;  // and some came
   bool content_dropped_ = false;
+  bool output_urgent_ = false;  // output_ has more than replies to a group, or will have
 
   bool greeted_ = false;        // a HELO or EHLO was accepted
   bool esmtp_ = false;          // and it was EHLO
