@@ -97,6 +97,70 @@ TEST(ServerSessionTest, VerdictsSeeWhatTheyJudge) {
   EXPECT_EQ(session.open_slots(), 0u);
 }
 
+TEST(ServerSessionTest, RepliesToAGroupMayWaitForItsContentsReplyAndNoOthers) {
+  ServerSession session(test_options(), test_facts(), Instant{});
+  const auto take_all = [&] {
+    session.on_output_taken(session.output().size());
+    session.on_output_sent(session.output_total());
+  };
+  // All verdicts are positive; the content is complete in the end.
+  const auto feed = [&](std::string_view text) {
+    for (;;) {
+      if (session.wait() == Wait::mail_verdict) {
+        session.on_mail_verdict(Verdict::accept());
+      } else if (session.wait() == Wait::recipient_verdict) {
+        session.on_recipient_verdict(Verdict::accept());
+      } else if (session.wait() == Wait::data_verdict) {
+        session.on_data_verdict(Verdict::accept());
+      } else if (text.empty() || session.wait() != Wait::bytes) {
+        return;
+      } else {
+        text.remove_prefix(session.on_bytes(as_bytes(text), Instant{}));
+      }
+    }
+  };
+  constexpr std::string_view mail = "MAIL FROM:<a@example.org>\r\n", recipient = "RCPT TO:<b@example.test>\r\n",
+                             content = "BDAT 2 LAST\r\nx\n";
+  const std::string group = std::string(mail) + std::string(recipient) + std::string(content);
+  mail::Envelope envelope;
+  const auto finish = [&] {
+    EXPECT_EQ(session.wait(), Wait::content_verdict);
+    return session.take_transaction(envelope).slot;
+  };
+  const auto id = mail::QueueId::from_parts(1, 1, 1);
+
+  session.on_connect_verdict(Verdict::accept());
+  take_all();
+  (void)session.on_bytes(as_bytes("EHLO client.example\r\n"), Instant{});
+  session.on_hello_verdict(Verdict::accept());
+  take_all();
+  feed(group);
+  EXPECT_FALSE(session.output_may_gather()) << "nothing is to come";
+  const ReplySlot first = finish();
+  EXPECT_TRUE(session.output_may_gather());
+  feed(group);
+  const ReplySlot second = finish();
+  EXPECT_TRUE(session.output_may_gather()) << "what it has answers the first";
+  session.on_content_durable(first, id);
+  EXPECT_FALSE(session.output_may_gather()) << "a content's reply is among it";
+  take_all();
+  session.on_content_durable(second, id);
+  EXPECT_FALSE(session.output_may_gather());
+  take_all();
+
+  feed(std::string(mail) + "RSET\r\n" + group);
+  const ReplySlot third = finish();
+  EXPECT_TRUE(session.output_may_gather());
+  session.on_content_durable(third, id);
+  take_all();
+  feed("WHAT\r\n" + group);
+  const ReplySlot fourth = finish();
+  EXPECT_FALSE(session.output_may_gather()) << "unknown commands are answered at once";
+  take_all();
+  session.on_content_durable(fourth, id);
+  take_all();
+}
+
 TEST(ServerSessionTest, RefusedConnectIsToldAndClosed) {
   ServerSession session(test_options(), test_facts(), Instant{});
   session.on_connect_verdict(Verdict::refuse({554, {5, 7, 1}, "Not you"}));
