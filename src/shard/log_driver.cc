@@ -50,9 +50,7 @@ Bytes zeros() {
 
 LogDriver::LogDriver(const Setup& setup) : setup_(setup), directory_path_(path_of(spool::log_directory(setup.log))) {}
 
-LogDriver::~LogDriver() {
-  for (const auto& [slot, file] : files_) setup_.loop.close(file.descriptor);
-}
+LogDriver::~LogDriver() = default;
 
 io::Token LogDriver::token(Use use) const {
   return {.slot = std::uint32_t{setup_.index} << 24 | static_cast<std::uint32_t>(use),
@@ -110,7 +108,7 @@ void LogDriver::recover() {
   while (!recovery_->done()) {
     const std::optional<spool::ReadIntent> intent = recovery_->take_read();
     if (!intent) return;  // one is under way
-    const StatusOr<io::Loop::LogFile> opened = file(intent->slot);
+    const StatusOr<OpenFilePtr> opened = file(intent->slot);
     if (!opened.ok()) {
       // A device that fails here is damage, to be worked around. For want of descriptors, memory or rights nothing is
       // said of the file: a start that took it for lost would deliver again what is settled there.
@@ -123,7 +121,8 @@ void LogDriver::recover() {
     }
     ++pending_;
     recovery_asked_ = intent->target.size();
-    setup_.loop.log_read(*opened, intent->target, intent->offset, token(Use::recovery));
+    recovery_file_ = *opened;
+    setup_.loop.log_read(recovery_file_->file, intent->target, intent->offset, token(Use::recovery));
     return;
   }
   if (!recovery_->status().ok()) return unusable(recovery_->status());
@@ -143,10 +142,10 @@ void LogDriver::unusable(const Status& status) {
   setup_.user.on_log_unusable(*this, status);
 }
 
-StatusOr<io::Loop::LogFile> LogDriver::file(spool::Slot slot) {
+StatusOr<LogDriver::OpenFilePtr> LogDriver::file(spool::Slot slot) {
   if (const auto known = files_.find(slot.value); known != files_.end()) return known->second;
   const std::string path = path_of(spool::slot_path(setup_.log, slot));
-  StatusOr<io::Loop::LogFile> opened =
+  const StatusOr<io::Loop::LogFile> opened =
       setup_.loop.open_log(path.c_str(), setup_.synced && !POSTERN_PLANTED(ack_before_sync));
   if (!opened.ok()) return opened.status();
   if (!opened->direct && setup_.synced && !setup_.said_buffered.exchange(true)) {
@@ -155,8 +154,7 @@ StatusOr<io::Loop::LogFile> LogDriver::file(spool::Slot slot) {
                                  ": the file system refuses O_DIRECT; using buffered writes and fdatasync, which "
                                  "cost several times as much");
   }
-  files_.emplace(slot.value, *opened);
-  return *opened;
+  return files_.emplace(slot.value, std::make_shared<const OpenFile>(setup_.loop, *opened)).first->second;
 }
 
 void LogDriver::begin_replay() {
@@ -204,23 +202,24 @@ void LogDriver::end_replay() {
 }
 
 void LogDriver::read_for_replay(const spool::Replay::Read& read) {
-  const StatusOr<io::Loop::LogFile> opened = file(read.intent.slot);
+  const StatusOr<OpenFilePtr> opened = file(read.intent.slot);
   if (!opened.ok()) return replay_->on_read(read.window, opened.status());
   ++pending_;
   ++replay_reads_;
   replay_asked_.at(read.window) = read.intent.target.size();
   io::Token name = token(Use::first_replay_read);
   name.slot += read.window;
-  setup_.loop.log_read(*opened, read.intent.target, read.intent.offset, name);
+  replay_files_.at(read.window) = *opened;
+  setup_.loop.log_read((*opened)->file, read.intent.target, read.intent.offset, name);
 }
 
 void LogDriver::compact(const spool::ReadIntent& intent) {
-  const StatusOr<io::Loop::LogFile> opened = file(intent.slot);
+  const StatusOr<OpenFilePtr> opened = file(intent.slot);
   if (!opened.ok()) return log_->on_compaction_read(opened.status(), setup_.loop.now());
   ++pending_;
-  compaction_in_flight_ = true;
+  compaction_file_ = *opened;
   compaction_asked_ = intent.target.size();
-  setup_.loop.log_read(*opened, intent.target, intent.offset, token(Use::compaction));
+  setup_.loop.log_read(compaction_file_->file, intent.target, intent.offset, token(Use::compaction));
 }
 
 // --- every turn ------------------------------------------------------------------------------------------------------
@@ -237,10 +236,7 @@ void LogDriver::turn(Instant now, bool more_is_coming) {
       wanted_ = std::move(*wanted);
       making_path_ = path_of(wanted_.path);
       if (tail_ == wanted_.slot) tail_.reset();
-      if (const auto known = files_.find(wanted_.slot.value); known != files_.end()) {
-        setup_.loop.close(known->second.descriptor);
-        files_.erase(known);
-      }
+      files_.erase(wanted_.slot.value);
       switch (wanted_.kind) {
         case spool::SlotRequest::Kind::remove:
           make(Making::remove);
@@ -258,7 +254,7 @@ void LogDriver::turn(Instant now, bool more_is_coming) {
   write_next(now, more_is_coming);
   if (replay_ && !stopping_) {
     pump_replay(now);
-  } else if (!compaction_in_flight_ && !stopping_) {
+  } else if (compaction_file_ == nullptr && !stopping_) {
     if (const std::optional<spool::ReadIntent> intent = log_->take_compaction_read(now)) {
       compact(*intent);
     }
@@ -300,26 +296,26 @@ Instant LogDriver::next_step() const {
 }
 
 void LogDriver::write_next(Instant now, bool more_is_coming) {
-  if (write_in_flight_) return;
+  if (write_file_ != nullptr) return;
   const std::optional<spool::WriteIntent> intent = log_->take_write(now, more_is_coming);
   if (!intent) return;
-  const StatusOr<io::Loop::LogFile> opened = file(intent->slot);
+  const StatusOr<OpenFilePtr> opened = file(intent->slot);
   if (!opened.ok()) {
     log_->on_written(opened.status(), now);
     after_write();
     return;
   }
   tail_ = intent->slot;
-  write_in_flight_ = true;
+  write_file_ = *opened;
   write_bytes_ = intent->data.size();
   write_began_ = now;
   ++pending_;
-  setup_.loop.durable_write(*opened, intent->data, intent->offset, token(Use::write));
+  setup_.loop.durable_write(write_file_->file, intent->data, intent->offset, token(Use::write));
 }
 
 void LogDriver::on_write(const io::Completion& completion) {
   const Instant now = setup_.loop.now();
-  write_in_flight_ = false;
+  write_file_.reset();
   setup_.metrics.spool_write_seconds.observe(now - write_began_);
   if (completion.result < 0) {
     log_->on_written(failure(completion.result, "writing the spool log " + directory_path_), now);
@@ -360,12 +356,14 @@ void LogDriver::on_completion(const io::Completion& completion) {
     const auto window = static_cast<unsigned>(name - static_cast<std::uint32_t>(Use::first_replay_read));
     --replay_reads_;
     replay_waits_ = false;
+    replay_files_.at(window).reset();
     return replay_->on_read(window, read_status(completion, replay_asked_.at(window)));
   }
   switch (static_cast<Use>(name)) {
     case Use::start:
       return on_start(completion);
     case Use::recovery:
+      recovery_file_.reset();
       recovery_->on_read(read_status(completion, recovery_asked_));
       return recover();
     case Use::write:
@@ -373,7 +371,7 @@ void LogDriver::on_completion(const io::Completion& completion) {
     case Use::making:
       return on_making(completion);
     case Use::compaction:
-      compaction_in_flight_ = false;
+      compaction_file_.reset();
       log_->on_compaction_read(read_status(completion, compaction_asked_), setup_.loop.now());
       return;
     case Use::space:
@@ -555,12 +553,10 @@ void LogDriver::on_making(const io::Completion& completion) {
       return make(Making::directory_sync);
     case Making::directory_sync:
       return make(Making::directory_close);
-    case Making::directory_close: {
+    case Making::directory_close:
       making_file_ = -1;
       if (wanted_.kind == spool::SlotRequest::Kind::set_aside) return making_done(OkStatus());
-      const StatusOr<io::Loop::LogFile> opened = file(wanted_.slot);
-      return making_done(opened.status());
-    }
+      return making_done(file(wanted_.slot).status());
     case Making::remove:
       return making_done(OkStatus());
     case Making::idle:
@@ -644,7 +640,7 @@ void LogDriver::issue_reads() {
     waiting_reads_.pop_front();
     Read& read = *reads_[place];
     const StatusOr<spool::ReadRange> range = plan(read);
-    StatusOr<io::Loop::LogFile> opened = range.ok() ? file(range->slot) : range.status();
+    const StatusOr<OpenFilePtr> opened = range.ok() ? file(range->slot) : range.status();
     if (!opened.ok()) {
       tell(place, opened.status());
       continue;
@@ -655,7 +651,8 @@ void LogDriver::issue_reads() {
     ++pending_;
     io::Token name = token(Use::first_read);
     name.slot += static_cast<std::uint32_t>(place);
-    setup_.loop.log_read(*opened, read.buffer.bytes(), range->offset, name);
+    read.file = *opened;
+    setup_.loop.log_read(read.file->file, read.buffer.bytes(), range->offset, name);
   }
 }
 

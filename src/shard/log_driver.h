@@ -146,6 +146,18 @@ class LogDriver {
     first_read = 32
   };
 
+  // Closed when it is in files_ no more and no operation on it is under way: each of those holds it.
+  struct OpenFile {
+    OpenFile(io::Loop& its_loop, const io::Loop::LogFile& opened) : loop(its_loop), file(opened) {}
+    ~OpenFile() { loop.close(file.descriptor); }
+    OpenFile(const OpenFile&) = delete;
+    OpenFile& operator=(const OpenFile&) = delete;
+
+    io::Loop& loop;
+    const io::Loop::LogFile file;
+  };
+  using OpenFilePtr = std::shared_ptr<const OpenFile>;
+
   struct Read {
     enum class What : std::uint8_t { message, chunk, state };
     What what = What::message;
@@ -158,13 +170,14 @@ class LogDriver {
     std::uint16_t recipient = 0;
     spool::AlignedBuffer buffer;
     spool::ReadRange range;
+    OpenFilePtr file;  // while it is under way
   };
 
   [[nodiscard]] io::Token token(Use use) const;
   [[nodiscard]] std::string path_of(std::string_view relative) const {
     return setup_.data_dir + "/" + std::string(relative);
   }
-  [[nodiscard]] StatusOr<io::Loop::LogFile> file(spool::Slot slot);
+  [[nodiscard]] StatusOr<OpenFilePtr> file(spool::Slot slot);
 
   void on_start(const io::Completion& completion);
   void size_next();
@@ -198,7 +211,7 @@ class LogDriver {
   std::unique_ptr<spool::Recovery> recovery_;
   std::unique_ptr<spool::Log> log_;
   std::unique_ptr<spool::Replay> replay_;
-  absl::btree_map<std::uint32_t, io::Loop::LogFile> files_;  // by slot; ordered, as they are closed in that order
+  absl::btree_map<std::uint32_t, OpenFilePtr> files_;  // by slot; ordered, as they are closed in that order
   AlarmLimit alarms_;  // of the log: compaction has one for each message that it cannot read
   bool said_failed_ = false;
   bool stopping_ = false;  // nothing new is begun but writes
@@ -214,7 +227,7 @@ class LogDriver {
   io::FileRequest request_;
 
   // writes
-  bool write_in_flight_ = false;
+  OpenFilePtr write_file_;  // null: no write is under way
   std::size_t write_bytes_ = 0;
   Instant write_began_{};
   std::uint64_t batches_seen_ = 0;
@@ -246,12 +259,13 @@ class LogDriver {
   spool::Slot last_in_turn_;  // of the looks for others than the tail
   bool folder_gone_ = false;
 
-  bool compaction_in_flight_ = false;
-  unsigned replay_reads_ = 0;  // under way
-  bool replay_waits_ = false;  // for one of them
+  OpenFilePtr recovery_file_, compaction_file_;  // null: no such read is under way
+  unsigned replay_reads_ = 0;                    // under way
+  bool replay_waits_ = false;                    // for one of them
   Instant replay_pumped_at_{};
   std::uint64_t recovery_asked_ = 0;  // bytes of the read under way
   std::array<std::uint64_t, spool::Replay::windows_max> replay_asked_{};
+  std::array<OpenFilePtr, spool::Replay::windows_max> replay_files_;
   std::uint64_t compaction_asked_ = 0;
   std::vector<std::unique_ptr<Read>> reads_;  // by place; null: free
   std::vector<std::size_t> free_reads_;       // places in it

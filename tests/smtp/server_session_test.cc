@@ -120,7 +120,7 @@ TEST(ServerSessionTest, RepliesToAGroupMayWaitForItsContentsReplyAndNoOthers) {
     }
   };
   constexpr std::string_view mail = "MAIL FROM:<a@example.org>\r\n", recipient = "RCPT TO:<b@example.test>\r\n",
-                             content = "BDAT 2 LAST\r\nx\n";
+                             content = "BDAT 3 LAST\r\nx\r\n";
   const std::string group = std::string(mail) + std::string(recipient) + std::string(content);
   mail::Envelope envelope;
   const auto finish = [&] {
