@@ -28,8 +28,8 @@ import harness  # pylint: disable=wrong-import-position
 # The thread sanitizer finds races in what threads share; these tests share the most, within bearable time.
 TSAN = ("test_delivery.", "test_shards.", "test_next_hops.", "test_operation.", "test_lmtp.IntoAStore",
         "test_lmtp.FromClients", "test_crash.CleanRestart")
-# These look at memory or fill the machine: they run before the others, one by one.
-ALONE = ("test_budgets.", "test_load.")
+# These look at memory, fill the machine or change a setting of it: they run before the others, one by one.
+ALONE = ("test_budgets.", "test_load.", "test_disk.IoUring.")
 
 
 def all_tests():
